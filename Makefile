@@ -1,0 +1,58 @@
+# Everything a machine with Python (3.11 to 3.13), make and a package index needs.
+PYTHON ?= python3
+VENV   ?= .venv
+ifeq ($(OS),Windows_NT)
+BIN := $(VENV)/Scripts
+else
+BIN := $(VENV)/bin
+endif
+PY := $(BIN)/python
+
+.PHONY: demo test test-full lab check format catalogues lock clean help
+
+help:
+	@echo "make demo       install, then ingest real text and answer three questions"
+	@echo "make test       install, then run the tests"
+	@echo "make test-full  the same with the long suites (a thousand kills, millions of rows)"
+	@echo "make lab        open JupyterLab on the quickstart"
+	@echo "make check      ruff and mypy only"
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else 'oraculo_kit needs Python 3.11 to 3.13, and %s is %d.%d. Try: make PYTHON=python3.12' % ((sys.executable,) + v))"
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	@touch $@
+
+demo: $(VENV)/.installed
+	$(BIN)/oraculo demo
+
+check: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/pytest -n 2 --dist worksteal
+
+test-full: check
+	$(BIN)/pytest -n 2 --dist worksteal -m "full or not full"
+
+lab: $(VENV)/.installed
+	$(BIN)/jupyter lab notebooks/01_quickstart.ipynb
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+catalogues: $(VENV)/.installed-dev
+	$(PY) -m tests.tools.catalogues
+
+lock: $(VENV)/.installed-dev
+	$(PY) -m tests.tools.lock > constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

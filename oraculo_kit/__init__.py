@@ -1,0 +1,105 @@
+"""Turn a folder of documents into a searchable vector base, from a notebook, a batch or a shell.
+
+::
+
+    %load_ext oraculo_kit                  # starts the services; the package is there as `oraculo`
+    oraculo.ingest("docs/")
+    oraculo.search("como emitir nota fiscal?")
+
+Nothing heavy is imported before it is used: every public name is loaded at its first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "EnvironmentPlan": "environment",
+    "FaissVetorStorage": "storage.faiss",
+    "Hit": "storage.results",
+    "IngestReport": "report",
+    "SearchResults": "storage.results",
+    "Services": "services",
+    "ServicesPlugin": "dask",
+    "Settings": "settings",
+    "SourceOutcome": "report",
+    "VetorStorage": "storage",
+    "doctor": "diagnostics",
+    "ensure_services": "services",
+    "get_services": "services",
+    "ingest": "ingestion",
+    "ingest_task": "ingestion",
+    "initialize_worker": "parallel",
+    "open_storage": "storage",
+    "parallel_services": "parallel",
+    "register_loader": "load",
+    "reload_services": "services",
+    "remove": "retrieval",
+    "search": "retrieval",
+    "set_environ_remote": "environment",
+    "sources": "retrieval",
+    "start_services": "services",
+    "status": "diagnostics",
+    "stop_services": "services",
+    "use": "services",
+    "vetor_storage": "services",
+}
+
+__all__ = sorted([*_HOMES, "__version__", "errors", "load_ipython_extension", "unload_ipython_extension"])
+
+if TYPE_CHECKING:
+    from oraculo_kit import errors
+    from oraculo_kit.dask import ServicesPlugin
+    from oraculo_kit.diagnostics import doctor, status
+    from oraculo_kit.environment import EnvironmentPlan, set_environ_remote
+    from oraculo_kit.ingestion import ingest, ingest_task
+    from oraculo_kit.load import register_loader
+    from oraculo_kit.parallel import initialize_worker, parallel_services
+    from oraculo_kit.report import IngestReport, SourceOutcome
+    from oraculo_kit.retrieval import remove, search, sources
+    from oraculo_kit.services import (
+        Services,
+        ensure_services,
+        get_services,
+        reload_services,
+        start_services,
+        stop_services,
+        use,
+        vetor_storage,
+    )
+    from oraculo_kit.settings import Settings
+    from oraculo_kit.storage import VetorStorage, open_storage
+    from oraculo_kit.storage.faiss import FaissVetorStorage
+    from oraculo_kit.storage.results import Hit, SearchResults
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("oraculo_kit.errors")
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'oraculo_kit' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"oraculo_kit.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """Start the services in an IPython shell; called by ``%load_ext oraculo_kit``."""
+    from oraculo_kit import extension
+
+    extension.load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """Stop the services and take back everything that loading put into the shell."""
+    from oraculo_kit import extension
+
+    extension.unload(shell)

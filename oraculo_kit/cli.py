@@ -1,0 +1,202 @@
+"""The command line ``oraculo``: the same functions, from a shell.
+
+Results go to standard output, progress and start-up lines to standard error. Exit codes: 0 all well, 1 some
+documents failed or nothing was found to do, 2 the command could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from oraculo_kit import __version__
+from oraculo_kit.errors import OraculoError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Without the program's name; ``sys.argv`` by default.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "run"):
+        parser.print_help()
+        return 2
+    _log_to_stderr(options.quiet)
+    try:
+        return int(options.run(options) or 0)
+    except OraculoError as exc:
+        from oraculo_kit.environment import redact
+
+        print(f"oraculo: {redact(str(exc))}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("oraculo: interrupted; what was stored stays stored", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # `oraculo search ... | head`: the reader has seen enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="oraculo", description="Turn documents into a searchable vector base, and ask it."
+    )
+    parser.add_argument("--version", action="version", version=f"oraculo_kit {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--store", metavar="PATH", help="the base (default: ORACULO_STORE, or that of the project)")
+    shared.add_argument("--quiet", "-q", action="store_true", help="no start-up lines and no progress")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+
+    def command(name: str, run: Any, summary: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=summary, parents=[shared])
+        sub.set_defaults(run=run)
+        return sub
+
+    sub = command("ingest", _ingest, "make files and folders searchable")
+    sub.add_argument("paths", nargs="+", metavar="PATH")
+    sub.add_argument("--jobs", type=int, metavar="N", help="worker processes; -1 for all cores")
+    sub.add_argument("--glob", metavar="PATTERN", help='of folders take only such files, e.g. "*.pdf"')
+    sub = command("search", _search, "find the chunks that answer a question best")
+    sub.add_argument("query", nargs="+")
+    sub.add_argument("-k", type=int, default=5, help="how many (default 5)")
+    sub.add_argument("--mode", default="hybrid", choices=["hybrid", "vector", "text"])
+    command("sources", _sources, "list what is in the base")
+    sub = command("remove", _remove, "delete a source from the base (the file stays)")
+    sub.add_argument("source")
+    command("status", _status, "show services, settings and base")
+    command("doctor", _doctor, "check everything and say how to mend it")
+    sub = command("demo", _demo, "ingest real text from this machine, or a folder, and answer three questions")
+    sub.add_argument("folder", nargs="?")
+    kernel = commands.add_parser("kernel", help="install a Jupyter kernel that loads the extension")
+    actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
+    for action, run in (("install", _kernel_install), ("remove", _kernel_remove)):
+        sub = actions.add_parser(action, parents=[shared])
+        sub.add_argument("--name", default="oraculo_kit", help="kernel name (default oraculo_kit)")
+        where = sub.add_mutually_exclusive_group()
+        where.add_argument("--user", action="store_true", help="for this user")
+        where.add_argument("--prefix", metavar="FOLDER", help="below this prefix (default: this environment)")
+        sub.set_defaults(run=run)
+    return parser
+
+
+def _log_to_stderr(quiet: bool) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
+    handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
+    # The start-up lines, and whatever is wrong; details such as names of variables are for a log file.
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == "oraculo_kit.services")
+    # Our own logger only: the root logger belongs to the program.
+    logging.getLogger("oraculo_kit").addHandler(handler)
+
+
+def _start(options: argparse.Namespace) -> None:
+    from oraculo_kit.services import start_services
+
+    if options.store:
+        # As if it had been exported: so that --store wins over .env and remote, and the services start once.
+        os.environ["ORACULO_STORE"] = os.path.abspath(os.path.expanduser(options.store))
+    start_services(context="cli")
+
+
+def _ingest(options: argparse.Namespace) -> int:
+    from oraculo_kit.ingestion import ingest
+
+    _start(options)
+    report = ingest(options.paths, glob=options.glob, n_jobs=options.jobs, progress=not options.quiet)
+    print(report)
+    return 1 if report.failed else 0
+
+
+def _search(options: argparse.Namespace) -> int:
+    from oraculo_kit.retrieval import search
+
+    _start(options)
+    results = search(" ".join(options.query), options.k, mode=options.mode)
+    print(results)
+    return 0 if len(results) else 1
+
+
+def _sources(options: argparse.Namespace) -> int:
+    from oraculo_kit.display import short_source, text_table
+    from oraculo_kit.services import get_services
+    from oraculo_kit.storage.results import root_of
+
+    _start(options)
+    storage = get_services().vetor_storage
+    root = root_of(storage.location)
+    rows = [
+        [row.chunks, row.language or "", row.written_at[:19], short_source(row.source, root)]
+        for row in storage.sources()
+    ]
+    print(text_table(["chunks", "lang", "written", "source"], rows))
+    print(f"{len(rows)} sources in {storage.location}")
+    return 0
+
+
+def _remove(options: argparse.Namespace) -> int:
+    from oraculo_kit.retrieval import remove
+
+    _start(options)
+    print(f"{remove(options.source)} chunks deleted")
+    return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    from oraculo_kit.diagnostics import status
+    from oraculo_kit.errors import ServicesFailedError
+
+    try:
+        _start(options)
+    except ServicesFailedError:
+        print(status())
+        return 2
+    print(status())
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from oraculo_kit.diagnostics import doctor
+    from oraculo_kit.errors import ServicesFailedError
+
+    try:
+        _start(options)
+    except ServicesFailedError:
+        print(doctor())
+        return 2
+    print(doctor())
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from oraculo_kit.demo import run_demo
+
+    return run_demo(options.folder, store=options.store)
+
+
+def _kernel_install(options: argparse.Namespace) -> int:
+    from oraculo_kit.kernelspec import install_kernel
+
+    print(install_kernel(options.name, user=options.user, prefix=options.prefix))
+    return 0
+
+
+def _kernel_remove(options: argparse.Namespace) -> int:
+    from oraculo_kit.kernelspec import remove_kernel
+
+    print(remove_kernel(options.name))
+    return 0

@@ -1,0 +1,98 @@
+"""``oraculo demo``: real text that every machine has, three questions, no download.
+
+The text: the long descriptions of the Python packages installed beside this one (well over a hundred, in
+English) and the small Portuguese files of ``notebooks/dados``. It goes into a store of its own, so that nobody's
+base is touched.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oraculo_kit.display import size_text
+from oraculo_kit.settings import find_project_root
+
+if TYPE_CHECKING:
+    from langchain_core.documents import Document
+
+QUESTIONS = (
+    "como cancelar uma nota fiscal emitida com erro?",
+    "por quanto tempo guardamos os dados de quem participou de uma seleção?",
+    "run functions in parallel on all cores and cache their results",
+)
+
+_SHORTEST = 200  # characters; shorter descriptions say nothing but "see the web page"
+
+
+def installed_descriptions() -> Iterator[Document]:
+    """Yield the long description of each installed Python package as a document."""
+    from langchain_core.documents import Document
+
+    seen = set()
+    for distribution in importlib.metadata.distributions():
+        metadata = distribution.metadata
+        name = metadata["Name"]
+        text = metadata.get_payload()  # type: ignore[attr-defined]
+        if not name or name in seen or not isinstance(text, str) or len(text) < _SHORTEST:
+            continue
+        seen.add(name)
+        about = {"source": f"python-package/{name}", "title": f"{name} {metadata['Version']}"}
+        yield Document(page_content=text, metadata=about)
+
+
+def portuguese_files() -> Path | None:
+    """Return the folder with the Portuguese files: in the installed package, or in the source tree."""
+    package = Path(__file__).parent
+    for folder in (package / "_dados", package.parent / "notebooks" / "dados"):
+        if folder.is_dir():
+            return folder
+    return None
+
+
+def run_demo(folder: str | None = None, *, store: str | None = None) -> int:
+    """Ingest, ask three questions, say what to try next; return the exit code.
+
+    Parameters
+    ----------
+    folder : path, optional
+        Ingested instead of the demo's own text.
+    store : path, optional
+        By default ``.oraculo/demo`` in the project folder.
+    """
+    from oraculo_kit.ingestion import ingest
+    from oraculo_kit.retrieval import search
+    from oraculo_kit.services import start_services
+
+    location = os.path.abspath(store) if store else str(find_project_root() / ".oraculo" / "demo")
+    os.environ["ORACULO_STORE"] = location
+    start_services(context="cli")
+    if folder is not None:
+        reports = [ingest(folder)]
+    else:
+        dados = portuguese_files()
+        reports = [ingest(list(installed_descriptions()))] + ([ingest(dados)] if dados is not None else [])
+    outcomes = [outcome for report in reports for outcome in report]
+    for report in reports:
+        print(report.summary())
+        for outcome in report.failed:
+            print(f"  {outcome.source}: {outcome.message}")
+    for question in QUESTIONS:
+        print(f"\n? {question}")
+        print(search(question, k=3))
+    shown = os.path.relpath(location)
+    size = size_text(sum(outcome.bytes for outcome in outcomes))
+    print(
+        f"\n{len(outcomes)} sources, {size}. Next:\n"
+        f'  oraculo search --store {shown} "your own question"\n'
+        "  oraculo ingest your/documents        then  oraculo search \"...\"\n"
+        "  in a notebook: %load_ext oraculo_kit then  oraculo.ingest(\"your/documents\")"
+    )
+    if not outcomes:
+        print("oraculo: nothing was found to ingest", file=sys.stderr)
+        return 1
+    return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0

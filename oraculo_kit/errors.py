@@ -1,0 +1,181 @@
+"""Everything a user may catch, in one tree.
+
+::
+
+    OraculoError
+    ├── SettingsError (ValueError)               a setting is blank, malformed or contradictory
+    ├── EnvironmentSourceError (RuntimeError)    the remote environment could not be loaded or applied
+    ├── ServicesError (RuntimeError)
+    │   ├── ServicesNotStartedError              nobody called start_services() in this process
+    │   └── ServicesFailedError                  the start-up failed; carries pid and original cause
+    ├── SourceError (ValueError)                 one document's fault: becomes an outcome, never stops a run
+    │   ├── SourceNotFoundError (FileNotFoundError)
+    │   ├── SourceUnreadableError (OSError)      permission, I/O error, not a regular file
+    │   ├── EmptySourceError                     nothing to index: no bytes, or no text in it
+    │   ├── SourceTooLargeError
+    │   ├── UnsupportedFormatError
+    │   └── ExtractionError                      corrupt or encrypted document
+    ├── EmbedderError (RuntimeError)
+    │   ├── EmbedderNotFoundError (LookupError)  the embedder cannot be loaded
+    │   └── EmbeddingError                       the embedder failed, or gave a wrong shape, NaN or zeros
+    └── StorageError (RuntimeError)
+        ├── StoreNotFoundError (FileNotFoundError)
+        ├── StoreClosedError (ValueError)
+        ├── StoreReadOnlyError (PermissionError)
+        ├── StoreLockTimeoutError (TimeoutError) another writer holds the store; says who
+        ├── StoreCorruptedError                  names the damaged file and the command that mends it
+        ├── StoreFormatError                     written by a newer oraculo_kit, or not a store at all
+        ├── EmbedderMismatchError (ValueError)   the store was built with another embedder
+        ├── VectorsError (ValueError)            wrong shape, dtype or values of ready-made vectors
+        └── QueryError (ValueError)              a search that cannot be understood: its k, its mode, its query
+            └── FilterError                      a metadata filter that cannot be understood
+
+Each class also inherits the builtin that a user would catch anyway. Every message says what was got,
+what was expected and what to do; every error survives pickling, so that a worker can send it home.
+"""
+
+from __future__ import annotations
+
+
+class OraculoError(Exception):
+    """Base class of every error that oraculo_kit raises on purpose."""
+
+
+class SettingsError(OraculoError, ValueError):
+    """A setting is blank, malformed or contradicts another one."""
+
+
+class EnvironmentSourceError(OraculoError, RuntimeError):
+    """The remote environment could not be loaded, or was refused; nothing of it was applied."""
+
+
+class ServicesError(OraculoError, RuntimeError):
+    """The services of this process cannot be used."""
+
+
+class ServicesNotStartedError(ServicesError):
+    """The services of this process were never started, or were stopped."""
+
+
+class ServicesFailedError(ServicesError):
+    """The start-up of the services failed.
+
+    Parameters
+    ----------
+    message : str
+        What happened, with the original cause and the fix.
+    pid : int
+        The process whose start-up failed: the kernel's, or a worker's.
+    cause_type : str
+        Class name of the original error. Within one process the error itself is ``__cause__``; across
+        processes only its name and message travel.
+    """
+
+    def __init__(self, message: str, pid: int = 0, cause_type: str = "") -> None:
+        # All three go to Exception.args: that is what pickle calls the class with.
+        super().__init__(message, pid, cause_type)
+        self.pid = pid
+        self.cause_type = cause_type
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class SourceError(OraculoError, ValueError):
+    """One source cannot be ingested; the others go on."""
+
+
+class SourceNotFoundError(SourceError, FileNotFoundError):
+    """The path does not exist."""
+
+    # FileNotFoundError and its like print errno fields; ours print the sentence.
+    __str__ = Exception.__str__
+
+
+class SourceUnreadableError(SourceError, OSError):
+    """The source exists but cannot be read."""
+
+    __str__ = Exception.__str__
+
+
+class EmptySourceError(SourceError):
+    """The source has no bytes, or no text in them."""
+
+
+class SourceTooLargeError(SourceError):
+    """The source is larger than the limit for one document."""
+
+
+class UnsupportedFormatError(SourceError):
+    """No loader knows this format."""
+
+
+class ExtractionError(SourceError):
+    """The document is corrupt, encrypted, or not what its name says."""
+
+
+class EmbedderError(OraculoError, RuntimeError):
+    """The embedder cannot be loaded or used."""
+
+
+class EmbedderNotFoundError(EmbedderError, LookupError):
+    """The embedder's name, package or model cannot be found."""
+
+
+class EmbeddingError(EmbedderError):
+    """The embedder failed on these texts, or returned vectors that must not be stored."""
+
+
+class StorageError(OraculoError, RuntimeError):
+    """The store cannot do what was asked; what it holds is untouched."""
+
+
+class StoreNotFoundError(StorageError, FileNotFoundError):
+    """There is no store at this location."""
+
+    __str__ = Exception.__str__
+
+
+class StoreClosedError(StorageError, ValueError):
+    """The store object was closed."""
+
+
+class StoreReadOnlyError(StorageError, PermissionError):
+    """The store was opened read-only, or its files cannot be written."""
+
+    __str__ = Exception.__str__
+
+
+class StoreLockTimeoutError(StorageError, TimeoutError):
+    """The writer lock was not free within the time limit."""
+
+    __str__ = Exception.__str__
+
+
+class StoreCorruptedError(StorageError):
+    """A file of the store is damaged, missing or older than it must be; nothing was changed."""
+
+
+class StoreFormatError(StorageError):
+    """The folder is not a store, or was written by a newer version of oraculo_kit."""
+
+
+class EmbedderMismatchError(StorageError, ValueError):
+    """The store was built with another embedder."""
+
+
+class VectorsError(StorageError, ValueError):
+    """Vectors have a wrong shape, dtype or values."""
+
+
+class QueryError(StorageError, ValueError):
+    """A search cannot be understood: its query, k or mode."""
+
+
+class FilterError(QueryError):
+    """A metadata filter cannot be understood."""
+
+
+__all__ = sorted(
+    name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, OraculoError)
+)

@@ -1,0 +1,173 @@
+"""The store as a LangChain ``VectorStore``: for chains, agents and retrievers that expect one.
+
+A thin layer: every method is one call of `VetorStorage`. Async methods run the same calls on a thread, as
+LangChain's defaults do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from langchain_core.documents import Document
+from langchain_core.embeddings import Embeddings
+from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
+
+from oraculo_kit.storage import VetorStorage
+
+
+class OraculoEmbeddings(Embeddings):
+    """The embedder of a store as LangChain ``Embeddings``.
+
+    Parameters
+    ----------
+    storage : VetorStorage
+    """
+
+    def __init__(self, storage: VetorStorage) -> None:
+        self._embedder = storage.embedder
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        """Return one vector of length one per text."""
+        vectors: list[list[float]] = self._embedder.embed(texts).tolist()
+        return vectors
+
+    def embed_query(self, text: str) -> list[float]:
+        """Return the vector of a question."""
+        vector: list[float] = self._embedder.embed_queries([text])[0].tolist()
+        return vector
+
+
+class OraculoVectorStore(VectorStore):
+    """A `VetorStorage` behind LangChain's interface.
+
+    Parameters
+    ----------
+    storage : VetorStorage
+        An open store; by default that of the services.
+    mode : {"hybrid", "vector", "text"}
+        How `similarity_search` searches. Searches by a given vector are always by vector.
+
+    Examples
+    --------
+    >>> from oraculo_kit import vetor_storage, start_services
+    >>> _ = start_services()
+    >>> store = OraculoVectorStore(vetor_storage())
+    >>> ids = store.add_texts(["Como emitir nota fiscal"], [{"source": "ajuda.md"}])
+    >>> store.as_retriever(search_kwargs={"k": 1}).invoke("emissão de notas")[0].metadata["source"]
+    'ajuda.md'
+    """
+
+    def __init__(self, storage: VetorStorage | None = None, *, mode: str = "hybrid") -> None:
+        if storage is None:
+            from oraculo_kit.services import ensure_services
+
+            storage = ensure_services().vetor_storage
+        self.storage = storage
+        self.mode: Any = mode
+
+    @property
+    def embeddings(self) -> Embeddings:
+        """The store's embedder."""
+        return OraculoEmbeddings(self.storage)
+
+    def add_texts(
+        self,
+        texts: Iterable[str],
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> list[str]:
+        """Store texts and return their ids; an id that exists is replaced."""
+        texts = list(texts)
+        metadatas = metadatas if metadatas is not None else [{} for _ in texts]
+        documents = [
+            Document(page_content=text, metadata=metadata)
+            for text, metadata in zip(texts, metadatas, strict=True)
+        ]
+        return self.add_documents(documents, ids=ids, **kwargs)
+
+    def add_documents(self, documents: list[Document], **kwargs: Any) -> list[str]:
+        """Store documents and return their ids."""
+        return self.storage.write(documents, ids=kwargs.get("ids"))
+
+    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool | None:
+        """Delete chunks by id; unknown ids are no error. Without ids nothing is deleted."""
+        if ids is None:
+            return None
+        self.storage.remove(ids)
+        return True
+
+    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
+        """Return the chunks with these ids; unknown ones are left out."""
+        return self.storage.get(list(ids))
+
+    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents that answer a query best; ``filter`` as in `VetorStorage.search`."""
+        return self._search(query, k, kwargs).documents  # type: ignore[no-any-return]
+
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+        """Return documents with their scores, higher is better."""
+        results = self._search(query, k, kwargs)
+        return [(document, hit.score) for document, hit in zip(results.documents, results, strict=True)]
+
+    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
+        """Return the documents nearest to a vector."""
+        vector = np.asarray(embedding, np.float32)
+        return self.storage.search(vector, k, filter=kwargs.get("filter")).documents  # type: ignore[no-any-return]
+
+    def max_marginal_relevance_search(
+        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return documents that answer a query and differ from each other."""
+        return self.max_marginal_relevance_search_by_vector(
+            self.embeddings.embed_query(query), k, fetch_k, lambda_mult, **kwargs
+        )
+
+    def max_marginal_relevance_search_by_vector(
+        self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+    ) -> list[Document]:
+        """Return documents near to a vector that differ from each other."""
+        vector = np.asarray(embedding, np.float32)
+        found = self.storage.search(vector, fetch_k, filter=kwargs.get("filter")).documents
+        if not found:
+            return []
+        vectors = self.storage.embedder.embed([document.page_content for document in found])
+        chosen = maximal_marginal_relevance(vector, list(vectors), lambda_mult=lambda_mult, k=k)
+        return [found[place] for place in chosen]
+
+    def _search(self, query: str, k: int, options: dict[str, Any]) -> Any:
+        return self.storage.search(query, k, mode=options.get("mode", self.mode), filter=options.get("filter"))
+
+    def _select_relevance_score_fn(self) -> Any:
+        # LangChain wants scores from 0 to 1; the score of our hybrid search is in that range already.
+        return lambda score: score
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Embeddings,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        location: str = "",
+        **kwargs: Any,
+    ) -> OraculoVectorStore:
+        """Store texts in the store at `location` (made when missing) and return it.
+
+        Raises
+        ------
+        ValueError
+            Without a location.
+        """
+        from oraculo_kit.storage import open_storage
+
+        if not location:
+            raise ValueError("from_texts needs location=, the folder of the store")
+        store = cls(open_storage(location, embedding))
+        store.add_texts(texts, metadatas, ids=ids)
+        return store

@@ -1,0 +1,563 @@
+"""The services of this process: the only process-wide state of oraculo_kit.
+
+`start_services` loads the environment, then configures the `VetorStorage`. Wherever code runs (kernel, joblib
+worker, Dask worker, plain script), it runs this same start-up, or it raises why it could not::
+
+    stopped ──start──► starting ──► ready
+       ▲                   └──────► failed(cause) ──start──► starting ...
+       └──────stop──────────────────────┘
+
+- One lock guards the state: fifty threads that start at once get one instance. A start is bounded in time,
+  because fetching the environment and waiting for the store are.
+- Equal settings are never started twice; other settings replace the old services.
+- The state belongs to one process: a forked child begins as stopped and keeps only the settings it was forked
+  with, so that `ensure_services` can start its own.
+- A kernel must not change ``os.environ`` while a cell runs. So the slow part, fetching, may run ahead on a
+  thread (`prefetch`), and whoever arrives first at a safe point, a cell that asks or the thread between
+  cells, applies it and opens the store.
+
+The start-up lines are logged by ``oraculo_kit.services`` and kept for ``status``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from oraculo_kit.environment import EnvironmentPlan, apply_environ, fetch_environ, redact
+from oraculo_kit.environment.documents import MAX_BYTES, parse_dotenv
+from oraculo_kit.environment.record import recorded_origins, safe_cause
+from oraculo_kit.errors import (
+    EnvironmentSourceError,
+    ServicesError,
+    ServicesFailedError,
+    ServicesNotStartedError,
+    SettingsError,
+)
+from oraculo_kit.messages import N_, locale_language, supported_language, translator
+from oraculo_kit.settings import LOG_LEVELS, Settings, find_project_root, setting_variables
+
+if TYPE_CHECKING:
+    from oraculo_kit.storage import VetorStorage
+
+_log = logging.getLogger("oraculo_kit.services")
+# A library without a configured log stays silent; the root logger is the user's.
+logging.getLogger("oraculo_kit").addHandler(logging.NullHandler())
+
+CONTEXTS = {
+    "kernel": N_("the Jupyter kernel"),
+    "joblib": N_("joblib workers"),
+    "dask": N_("Dask workers"),
+    "cli": N_("the command line"),
+    "script": N_("a Python program"),
+}
+"""What the start-up lines call the place where the services run."""
+
+_RETRY_AFTER = 5.0
+"""Seconds for which `ensure_services` repeats a failure instead of trying again: a batch of a thousand tasks
+must not wait a thousand times for a source that does not answer."""
+
+
+class State(StrEnum):
+    """Where the services of this process stand."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    READY = "ready"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Services:
+    """The ready services of this process.
+
+    Attributes
+    ----------
+    settings : Settings
+    vetor_storage : VetorStorage
+    context : str
+        A key of `CONTEXTS`.
+    pid : int
+    seconds : dict
+        How long "environment" and "storage" took.
+    lines : tuple of str
+        The start-up lines, as logged.
+    """
+
+    settings: Settings
+    vetor_storage: VetorStorage
+    context: str
+    pid: int
+    seconds: dict[str, float]
+    lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class ServicesState:
+    """A look at the services, whatever their state; it never raises and starts nothing.
+
+    Attributes
+    ----------
+    state : State
+    context : str
+    services : Services or None
+        When ready.
+    failure : ServicesFailedError or None
+        When failed, or when a reload failed and the old services stayed.
+    lines : tuple of str
+        Start-up lines so far.
+    plan : EnvironmentPlan or None
+        What was last fetched: names, origins and warnings.
+    """
+
+    state: State
+    context: str
+    services: Services | None
+    failure: ServicesFailedError | None
+    lines: tuple[str, ...]
+    plan: EnvironmentPlan | None
+
+
+class _Process:
+    """The state behind the module's functions."""
+
+    def __init__(self, inherited: Settings | None = None) -> None:
+        self.lock = threading.RLock()
+        self.starting = False
+        self.services: Services | None = None
+        self.failure: ServicesFailedError | None = None
+        self.failed_settings: Settings | None = None
+        self.failed_at = 0.0
+        self.context = ""
+        self.lines: list[str] = []
+        self.plan: EnvironmentPlan | None = None
+        self.fetch: _Fetch | None = None
+        self.inherited = inherited
+
+    @property
+    def state(self) -> State:
+        if self.starting or self.fetch is not None:
+            return State.STARTING
+        if self.services is not None:
+            return State.READY
+        return State.STOPPED if self.failure is None else State.FAILED
+
+
+class _Fetch:
+    """The environment being fetched on a thread, ahead of the start-up."""
+
+    def __init__(self) -> None:
+        self._outcome: EnvironmentPlan | BaseException | None = None
+        self._done = threading.Event()
+        self.seconds = 0.0
+        self._thread = threading.Thread(target=self._run, name="oraculo-fetch-environment", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        started = time.perf_counter()
+        try:
+            self._outcome = fetch_environ(find_project_root())
+        except BaseException as exc:  # noqa: BLE001 - raised in `result`; a thread has nobody to raise to
+            self._outcome = exc
+        self.seconds = time.perf_counter() - started
+        self._done.set()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return self._done.wait(timeout)
+
+    def result(self) -> EnvironmentPlan:
+        self._done.wait()
+        if isinstance(self._outcome, BaseException):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+
+_process = _Process()
+
+
+def start_services(settings: Settings | None = None, *, context: str | None = None) -> Services:
+    """Start the services of this process: the environment, then the `VetorStorage`.
+
+    Idempotent and thread-safe. With services that are ready, None or equal settings change nothing, and other
+    settings replace them. After a failure it tries again.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        Resolved settings, as workers get them; then no remote request is made. By default the environment is
+        loaded (`set_environ_remote`) and the settings are resolved from it; a forked child takes its parent's.
+    context : str, optional
+        Where this runs, a key of `CONTEXTS`; found out by default.
+
+    Returns
+    -------
+    Services
+
+    Raises
+    ------
+    ServicesFailedError
+        With the process id, the original cause and the fix. The process lives on.
+    SettingsError
+        For an unknown context.
+    """
+    if context is not None and context not in CONTEXTS:
+        raise SettingsError(f"context is {context!r}, expected one of {', '.join(CONTEXTS)}")
+    process = _process
+    with process.lock:
+        ready = process.services
+        if ready is not None and (settings is None or settings == ready.settings):
+            return ready
+        if settings is None:
+            settings = process.inherited
+        return _start(process, settings, context or process.context or _found_context())
+
+
+def _start(
+    process: _Process, settings: Settings | None, context: str, arguments: Mapping[str, Any] | None = None
+) -> Services:
+    seconds: dict[str, float] = {}
+    language, log_level = (settings.lang, settings.log_level) if settings is not None else _early_choices()
+    logging.getLogger("oraculo_kit").setLevel(log_level)
+    say = _announcer(process, language)
+    process.starting, process.context, process.lines = True, context, []
+    try:
+        say(logging.INFO, N_("Starting services for {context}..."), context)
+        started = time.perf_counter()
+        resolved = _load_environment(process, settings, arguments or {})
+        seconds["environment"] = time.perf_counter() - started
+        logging.getLogger("oraculo_kit").setLevel(resolved.log_level)
+        say = _announcer(process, resolved.lang)
+        say(logging.INFO, N_("Environment variables loaded successfully!"), context)
+        started = time.perf_counter()
+        storage = _open_store(process, resolved)
+        seconds["storage"] = time.perf_counter() - started
+        say(logging.INFO, N_("VetorStorage configured successfully!"), context)
+        say(logging.INFO, N_("Services started successfully for {context}!"), context)
+    # SystemExit too: what calls sys.exit during a start must end neither a kernel nor a worker. An interrupt
+    # leaves everything as if the start had not begun.
+    except (Exception, SystemExit) as exc:
+        failure = _failure(exc, context)
+        process.failure, process.failed_settings, process.failed_at = failure, settings, time.monotonic()
+        text = N_("Starting services for {context} failed: {reason}")
+        say(logging.ERROR, text, context, reason=_reason(exc))
+        raise _again(failure) from failure.__cause__
+    finally:
+        process.starting, process.fetch = False, None
+    old = process.services
+    process.services = Services(resolved, storage, context, os.getpid(), seconds, tuple(process.lines))
+    process.failure, process.failed_settings, process.inherited = None, None, None
+    if old is not None and old.vetor_storage is not storage:
+        old.vetor_storage.close()
+    return process.services
+
+
+def _load_environment(
+    process: _Process, settings: Settings | None, arguments: Mapping[str, Any]
+) -> Settings:
+    if settings is not None:
+        if any(name not in os.environ for name in settings.environ_names):
+            # A worker that was started before the environment was loaded: its parent's variables never came.
+            process.plan = fetch_environ(settings.project_root)
+            apply_environ(process.plan)
+        return settings
+    root = find_project_root()
+    plan = process.fetch.result() if process.fetch is not None else fetch_environ(root)
+    process.plan = plan
+    # Resolved before the plan is applied: a malformed setting in it must leave os.environ as it was.
+    settings = Settings.resolve(
+        project_root=root,
+        environ=_planned_environ(plan),
+        origin_of=plan.origins.get,
+        environ_names=tuple(sorted(plan.values)),
+        **arguments,
+    )
+    apply_environ(plan)
+    return settings
+
+
+def _planned_environ(plan: EnvironmentPlan) -> dict[str, str]:
+    """Return what ``os.environ`` will be once the plan is applied."""
+    ours = recorded_origins(os.environ)
+    environ = {name: value for name, value in os.environ.items() if name not in ours}
+    environ.update((name, value) for name, value in plan.values.items() if not environ.get(name, "").strip())
+    return environ
+
+
+def _open_store(process: _Process, settings: Settings) -> VetorStorage:
+    from oraculo_kit.storage import open_storage
+
+    old = process.services
+    if old is not None and _store_settings(old.settings) == _store_settings(settings):
+        return old.vetor_storage  # only other settings changed: tasks that use the store go on undisturbed
+    return open_storage(
+        settings.store,
+        settings.embedder,
+        durability=settings.durability,
+        lock_timeout=settings.lock_timeout,
+    )
+
+
+def _store_settings(settings: Settings) -> tuple[Any, ...]:
+    return settings.store, settings.embedder, settings.durability, settings.lock_timeout
+
+
+def _announcer(process: _Process, language: str) -> Callable[..., None]:
+    """Return the function that logs a start-up line and keeps it; in the user's language."""
+    _ = translator(language)
+
+    def say(level: int, message: str, context: str, **values: str) -> None:
+        text = _(message).format(context=_(CONTEXTS[context]), **values)
+        _log.log(level, "%s", text)
+        process.lines.append(f"{logging.getLevelName(level)} - {text}")
+
+    return say
+
+
+def _early_choices() -> tuple[str, str]:
+    """Return language and log level for the first line, which is said before the environment is loaded.
+
+    ``.env`` may already choose them. What is wrong with it, the start itself will say.
+    """
+    chosen: dict[str, object] = {}
+    with contextlib.suppress(OSError, EnvironmentSourceError):
+        path = find_project_root() / ".env"
+        if path.is_file():  # opening a FIFO would block
+            with path.open("rb") as file:
+                chosen.update(parse_dotenv(file.read(MAX_BYTES), ".env"))
+    chosen.update((name, value) for name, value in os.environ.items() if value.strip())
+    language = supported_language(str(chosen.get("ORACULO_LANG", "")))
+    log_level = str(chosen.get("ORACULO_LOG_LEVEL")).strip().upper()
+    return language or locale_language(os.environ), log_level if log_level in LOG_LEVELS else "INFO"
+
+
+def _found_context() -> str:
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return "kernel" if getattr(shell, "kernel", None) is not None else "script"
+
+
+def _reason(exc: BaseException) -> str:
+    return redact(" ".join(f"{type(exc).__name__}: {exc}".split()))
+
+
+def _failure(exc: BaseException, context: str) -> ServicesFailedError:
+    pid = os.getpid()
+    failure = ServicesFailedError(
+        f"the services could not start in process {pid} ({CONTEXTS[context]}): {_reason(exc)} "
+        "-- mend the cause, then call oraculo_kit.start_services() or run the task again; "
+        "`%oraculo doctor` (or `oraculo doctor` in a shell) checks everything",
+        pid,
+        type(exc).__name__,
+    )
+    failure.__cause__ = safe_cause(exc)
+    return failure
+
+
+def _again(failure: ServicesFailedError) -> ServicesFailedError:
+    # A copy: one object, raised again and again and by several threads, would grow and mix its traceback.
+    copy = ServicesFailedError(*failure.args)
+    copy.__cause__ = failure.__cause__
+    return copy
+
+
+def get_services() -> Services:
+    """Return the ready services of this process.
+
+    While a kernel is still starting them, this waits for the environment and finishes the start. In a forked
+    child it starts the services that the parent had.
+
+    Raises
+    ------
+    ServicesFailedError
+        When the start-up failed; carries the original cause.
+    ServicesNotStartedError
+        When nobody started them.
+    """
+    process = _process
+    ready = process.services
+    if ready is not None:
+        return ready
+    with process.lock:
+        if process.services is not None:
+            return process.services
+        if process.fetch is not None or (process.inherited is not None and process.failure is None):
+            return start_services()
+        if process.failure is not None:
+            raise _again(process.failure)
+    raise ServicesNotStartedError(
+        f"the services of process {os.getpid()} are not started. Call oraculo_kit.start_services(), or in a "
+        "notebook run %load_ext oraculo_kit"
+    )
+
+
+def ensure_services(settings: Settings | None = None, *, context: str | None = None) -> Services:
+    """Return ready services with these settings, starting them when needed; free when they are ready.
+
+    Every task calls this: joblib skips initializers with one job, with threads and in nested contexts.
+
+    Parameters
+    ----------
+    settings : Settings, optional
+        What the services must be configured with; by default whatever they are, or were in the parent of a
+        forked process.
+    context : str, optional
+        As in `start_services`.
+
+    Raises
+    ------
+    ServicesFailedError
+        As `start_services`; a fresh failure is repeated for five seconds instead of tried again.
+    """
+    process = _process
+    ready = process.services
+    if ready is not None and (settings is None or settings is ready.settings or settings == ready.settings):
+        return ready
+    with process.lock:
+        fresh = time.monotonic() - process.failed_at < _RETRY_AFTER
+        wanted = settings if settings is not None else process.inherited
+        if process.failure is not None and fresh and process.failed_settings == wanted:
+            raise _again(process.failure)
+        return start_services(settings, context=context)
+
+
+def stop_services() -> None:
+    """Stop the services and release their files and threads; stopped services stay stopped."""
+    process = _process
+    with process.lock:
+        old, process.services = process.services, None
+        process.failure, process.failed_settings, process.inherited = None, None, None
+        process.fetch, process.context, process.lines = None, "", []
+        if old is not None:
+            old.vetor_storage.close()
+
+
+def reload_services() -> Services:
+    """Load the environment again and start with what it says now.
+
+    What was given as an argument, for example to `use`, stays: an argument is stronger than the environment.
+    The old services stay in place until the new ones are ready, and when they cannot be.
+
+    Raises
+    ------
+    ServicesFailedError
+        As `start_services`.
+    """
+    process = _process
+    with process.lock:
+        given: dict[str, Any] = {}
+        if process.services is not None:
+            old = process.services.settings
+            given = {name: getattr(old, name) for name in setting_variables() if old.origin(name) == "argument"}
+        return _start(process, None, process.context or _found_context(), given)
+
+
+def vetor_storage() -> VetorStorage:
+    """Return the store of the ready services; short for ``get_services().vetor_storage``.
+
+    Raises
+    ------
+    ServicesError
+        As `get_services`.
+    """
+    return get_services().vetor_storage
+
+
+def use(location: str | os.PathLike[str] | None = None, *, embedder: Any = None) -> Services:
+    """Switch to another store, another embedder, or both.
+
+    Parameters
+    ----------
+    location : path or URL, optional
+        The store; relative to the working folder.
+    embedder : Embeddings or str, optional
+
+    Returns
+    -------
+    Services
+
+    Raises
+    ------
+    SettingsError, ServicesFailedError
+        Then the services stay as they were.
+    """
+    from oraculo_kit.settings import is_url
+
+    settings = ensure_services().settings
+    if location is not None:
+        text = os.fspath(location)
+        location = text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+    return start_services(settings.with_values(store=location, embedder=embedder))
+
+
+def services_state() -> ServicesState:
+    """Look at the services of this process without starting anything."""
+    process = _process
+    # Not under the lock: status must answer while a start waits for a slow source.
+    return ServicesState(
+        process.state, process.context, process.services, process.failure, tuple(process.lines), process.plan
+    )
+
+
+def prefetch(context: str) -> threading.Event:
+    """Begin to fetch the environment on a thread, for a kernel that is just starting.
+
+    Nothing is changed yet: `finish_start` applies it. Until then `get_services` and `start_services` wait for
+    the fetch and finish the start themselves.
+
+    Parameters
+    ----------
+    context : str
+
+    Returns
+    -------
+    threading.Event
+        Set when the fetch ended, well or not.
+    """
+    process = _process
+    with process.lock:
+        if process.services is None and process.fetch is None:
+            process.fetch, process.context = _Fetch(), context
+        fetch = process.fetch
+    return fetch._done if fetch is not None else _already_set()
+
+
+def _already_set() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def _reset_in_child() -> None:
+    """Begin anew after a fork: threads, locks and connections of the parent did not come along."""
+    global _process
+    old = _process
+    inherited = old.services.settings if old.services is not None else old.inherited
+    _process = _Process(inherited)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_reset_in_child)
+
+__all__ = [
+    "Services",
+    "ServicesError",
+    "ServicesState",
+    "State",
+    "ensure_services",
+    "get_services",
+    "reload_services",
+    "services_state",
+    "start_services",
+    "stop_services",
+    "use",
+    "vetor_storage",
+]

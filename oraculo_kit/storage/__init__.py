@@ -1,0 +1,64 @@
+"""Stores: where chunks, vectors, full text and the ledger of sources live.
+
+`open_storage` is the way in. The storage layer knows nothing of services, notebooks or command lines.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from oraculo_kit.storage.base import VetorStorage
+
+__all__ = ["VetorStorage", "open_storage"]
+
+
+def open_storage(
+    location: str | os.PathLike[str],
+    embedder: Any = None,
+    read_only: bool = False,
+    *,
+    durability: str = "power",
+    lock_timeout: float = 60.0,
+) -> VetorStorage:
+    """Open the store at a path; no services needed.
+
+    Parameters
+    ----------
+    location : path or URL
+        A folder. It is made when missing, unless `read_only`.
+    embedder : Embeddings, str or Embedder, optional
+        ``"wordllama"``, ``"provider:model"`` or an object; by default ``ORACULO_EMBEDDER``.
+    read_only : bool
+        Never write.
+    durability : {"power", "process"}
+        What a write that returned survives: a power cut, or only a killed process.
+    lock_timeout : float
+        Longest wait for the writer lock, in seconds.
+
+    Returns
+    -------
+    VetorStorage
+        Use it in a ``with`` block, or close it.
+
+    Raises
+    ------
+    StorageError
+        When there is no such store, or it cannot be trusted; see `oraculo_kit.errors`.
+    """
+    from oraculo_kit.errors import StorageError
+    from oraculo_kit.settings import DEFAULT_EMBEDDER, Settings, is_url
+    from oraculo_kit.storage.faiss import FaissVetorStorage
+
+    if isinstance(location, str) and is_url(location):
+        raise StorageError(
+            f"got a store URL of scheme {location.partition(':')[0]!r}, expected the path of a folder; this version "
+            "has the embedded store only (ORACULO_STORE)"
+        )
+    if embedder is None:
+        # Only an embedder that somebody chose is compared on open: a store of another one can still be looked at.
+        chosen = Settings.resolve().embedder
+        embedder = chosen if chosen != DEFAULT_EMBEDDER else None
+    return FaissVetorStorage(
+        location, embedder, read_only, durability=durability, lock_timeout=lock_timeout
+    )

@@ -1,0 +1,258 @@
+"""Queries: from what a user types to what the full-text index is asked, and back to the text.
+
+A query becomes a MATCH expression in which every term is quoted, so no user's text is ever FTS syntax. Its words go
+through the same functions as the text of the index (`oraculo_kit.storage.stems`).
+
+Stems find more than was asked for; two checks on a candidate's own text narrow it down again: `TextQuery.accepts`
+(exact phrases and exclusions) and `TextQuery.wording` (how close it is to the words of the query, for the order).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Container, Iterator
+from dataclasses import dataclass
+from itertools import groupby, pairwise
+
+from oraculo_kit.storage.language import STOP_WORDS
+from oraculo_kit.storage.stems import (
+    FTS_TOKENIZER,
+    STEMMER_VERSION,
+    TOKEN,
+    WORD,
+    is_spaceless,
+    split,
+    stem,
+    stem_text,
+    stems_of,
+    words_of,
+)
+
+__all__ = ["FTS_TOKENIZER", "STEMMER_VERSION", "TextQuery", "highlight_spans", "parse_query", "stem_text"]
+
+_MAX_QUERY = 10_000  # characters that are read of a query
+_MAX_TERMS = 64  # distinct terms that are asked for: the first ones of the query
+
+_CLAUSE = re.compile(r'((?<!\S)-(?=[^\W\d_]|"))?(?:"([^"]*)"|([^\s"]+))')
+_QUOTES = str.maketrans("“”„«»", '"' * 5)
+
+
+def _holds(words: str, phrase: str) -> bool:
+    return f" {phrase} " in words
+
+
+@dataclass(frozen=True, slots=True)
+class TextQuery:
+    """A query as full-text search understands it; made by `parse_query`.
+
+    Attributes
+    ----------
+    text : str
+        The query without quotes and exclusions: what is to be embedded.
+    words : tuple of str
+        Distinct folded words that are looked for, in order; no stop words unless there are no others.
+    pairs : tuple of str
+        Neighbours among these words, ``"nota fiscal"``.
+    stems : tuple of str
+        Distinct terms of the index that are asked for, at most 64: the first ones of the query. One with a space
+        in it stands for words in a row.
+    phrases, excluded : tuple of str
+        Folded words, a space between two, that a text must hold or must not hold in a row.
+    """
+
+    text: str
+    words: tuple[str, ...]
+    pairs: tuple[str, ...]
+    stems: tuple[str, ...]
+    phrases: tuple[str, ...]
+    excluded: tuple[str, ...]
+
+    @property
+    def is_strict(self) -> bool:
+        """Whether `accepts` can refuse a text at all."""
+        return bool(self.phrases or self.excluded)
+
+    def match_expression(self, skip: Container[str] = ()) -> str | None:
+        """Return the FTS5 MATCH expression, or None when there is no word to look for.
+
+        Any of the stems is enough, and every phrase is required, by its stems. Exclusions are left to
+        `accepts`: the index knows no words, and by its stem "-casa" would exclude "caso".
+
+        Parameters
+        ----------
+        skip : container of str
+            Stems to leave out because most chunks have them; ignored if that leaves none.
+
+        Examples
+        --------
+        >>> parse_query('como emitir "notas fiscais" -serviço').match_expression()
+        '("not fiscal") AND ("emit" OR "not" OR "fiscal")'
+        """
+        stems = [stem for stem in self.stems if stem not in skip] or list(self.stems)
+        if not stems:
+            return None
+        phrases = [" ".join([stem(word) for word in phrase.split()][:_MAX_TERMS]) for phrase in self.phrases]
+        alternatives = set(stems)
+        if all(alternatives.isdisjoint(phrase.split()) for phrase in phrases):
+            # A phrase of stop words: nothing else in the query need be in a text that has it.
+            stems += phrases
+        clauses = [f'("{phrase}")' for phrase in phrases[:_MAX_TERMS]]
+        clauses.append("(" + " OR ".join(f'"{stem}"' for stem in stems) + ")")
+        return " AND ".join(clauses)
+
+    def accepts(self, text: str) -> bool:
+        """Tell whether a text has every phrase and no excluded word, both taken exactly but for case and accents.
+
+        Parameters
+        ----------
+        text : str
+            The chunk's own text.
+
+        Examples
+        --------
+        >>> query = parse_query('"nota fiscal" -serviço')
+        >>> query.accepts("A NOTA FISCAL."), query.accepts("notas fiscais"), query.accepts("nota fiscal de servico")
+        (True, False, False)
+        """
+        if not self.is_strict:
+            return True
+        words = f" {' '.join(words_of(text))} "
+        return all(_holds(words, phrase) for phrase in self.phrases) and not any(
+            _holds(words, phrase) for phrase in self.excluded
+        )
+
+    def wording(self, text: str) -> float:
+        """Return how closely a text keeps to the words of the query: what stems cannot tell.
+
+        Two shares: of the query's words that stand in the text in this very form, and of its neighbouring words
+        that are neighbours in the text too, stop words not counted. The second counts twice: it brings more, and
+        in long queries the first costs (0.6 points on botocore when both count once). A query of one word has
+        the first share only.
+
+        Parameters
+        ----------
+        text : str
+            The chunk's own text.
+
+        Returns
+        -------
+        float
+            From 0 (other words) to 1 (every word and every neighbour).
+
+        Examples
+        --------
+        >>> query = parse_query("emissão de nota fiscal")
+        >>> query.wording("a emissao da nota fiscal"), query.wording("emissões de notas fiscais")
+        (1.0, 0.0)
+        """
+        if not self.words:
+            return 0.0
+        words = words_of(text)
+        if self.words[0] not in STOP_WORDS:
+            words = [word for word in words if word not in STOP_WORDS]
+        line = f" {' '.join(words)} "
+        same = sum(_holds(line, word) for word in self.words) / len(self.words)
+        if not self.pairs:
+            return same
+        return (same + 2 * sum(_holds(line, pair) for pair in self.pairs) / len(self.pairs)) / 3
+
+
+def parse_query(query: str) -> TextQuery:
+    """Read a user's query: words, ``"exact phrases"`` and ``-excluded`` words or ``-"phrases"``.
+
+    No text is an error: an unclosed quote is ignored, and a hyphen excludes only at the start of a word that
+    begins with a letter, so "NFS-e", "-5" and "a - b" are plain words.
+
+    Parameters
+    ----------
+    query : str
+        Any text; only its first 10,000 characters are read.
+
+    Returns
+    -------
+    TextQuery
+
+    Examples
+    --------
+    >>> parse_query('Como emitir "nota fiscal" -serviço?').words
+    ('emitir', 'nota', 'fiscal')
+    >>> parse_query("to be or not to be").words
+    ('to', 'be', 'or', 'not')
+    """
+    plain: list[str] = []
+    phrases: list[str] = []
+    excluded: list[str] = []
+    for minus, phrase, word in _CLAUSE.findall(query[:_MAX_QUERY].translate(_QUOTES)):
+        row = " ".join(words_of(phrase or word))
+        if minus:
+            excluded.append(row)
+        else:
+            plain.append(phrase or word)
+            if phrase:
+                phrases.append(row)
+    text = " ".join(plain)
+    tokens = TOKEN.findall(text)
+    every = [word for token in tokens for word in _asked(split(token)[0])]
+    words = [word for word in every if word not in STOP_WORDS] or every
+    forms = (form for token in tokens for form in split(token)[1])
+    return TextQuery(
+        text=text,
+        words=tuple(dict.fromkeys(words))[:_MAX_TERMS],
+        pairs=tuple(dict.fromkeys(f"{one} {other}" for one, other in pairwise(words)))[:_MAX_TERMS],
+        stems=tuple(dict.fromkeys(stem(word) for word in [*words, *forms]))[:_MAX_TERMS],
+        phrases=tuple(dict.fromkeys(filter(None, phrases))),
+        excluded=tuple(dict.fromkeys(filter(None, excluded))),
+    )
+
+
+def _asked(words: tuple[str, ...]) -> Iterator[str]:
+    """Yield words; of characters written without spaces yield pairs, since one alone says little."""
+    for spaceless, run in groupby(words, is_spaceless):
+        characters = list(run)
+        if spaceless and len(characters) > 1:
+            yield from map(" ".join, pairwise(characters))
+        else:
+            yield from characters
+
+
+def highlight_spans(text: str, query: TextQuery) -> list[tuple[int, int]]:
+    """Return where `text` holds words that the query looks for.
+
+    Parameters
+    ----------
+    text : str
+    query : TextQuery
+
+    Returns
+    -------
+    list of (int, int)
+        Start and end of each, in characters of `text`; sorted, none touching the next.
+
+    Examples
+    --------
+    >>> highlight_spans("As notas fiscais.", parse_query("nota fiscal"))
+    [(3, 8), (9, 16)]
+    """
+    wanted = set(query.stems)
+    spans: list[tuple[int, int]] = []
+    for start, end in _matches(text, wanted):
+        if spans and start <= spans[-1][1]:
+            spans[-1] = spans[-1][0], max(end, spans[-1][1])
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _matches(text: str, wanted: set[str]) -> Iterator[tuple[int, int]]:
+    for token in TOKEN.finditer(text):
+        if not wanted.isdisjoint(stems_of(token[0])[1].split()):
+            yield token.span()
+            continue
+        before = ""
+        for word in WORD.finditer(text, *token.span()):
+            stems = stems_of(word[0])[0]
+            if not wanted.isdisjoint(stems.split()):
+                yield word.span()
+            elif f"{before} {stems}" in wanted:
+                yield word.start() - 1, word.end()
+            before = stems

@@ -1,0 +1,250 @@
+"""One pinned version of a store, and what can be asked of it.
+
+A `Snapshot` is a read transaction on the catalog together with the manifest of the same commit, so that
+vectors, texts and filters of one search agree whatever other processes write meanwhile. It lives for one call:
+no read transaction outlives it.
+
+`Reader` hands out snapshots. It compares commit numbers (one look-up) and loads only what changed.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import apsw
+import numpy as np
+
+from oraculo_kit.errors import QueryError, StoreCorruptedError
+from oraculo_kit.storage.catalog import Catalog, ReaderPool
+from oraculo_kit.storage.filters import CompiledFilter, Filter, compare_numbers
+from oraculo_kit.storage.manifest import Manifest, load_manifest
+from oraculo_kit.storage.records import merge_metadata, row_checksum
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredChunk:
+    """A chunk as read back and checked."""
+
+    number: int
+    id: str
+    source: str
+    ordinal: int
+    text: str
+    metadata: dict[str, Any]
+
+
+class Snapshot:
+    """One version of the store; made by `Reader.pin`.
+
+    Attributes
+    ----------
+    catalog : Catalog
+        Inside a read transaction.
+    manifest : Manifest
+        The vectors of the same commit.
+    """
+
+    def __init__(self, catalog: Catalog, manifest: Manifest) -> None:
+        self.catalog = catalog
+        self.manifest = manifest
+
+    def count(self) -> int:
+        """Return the number of chunks."""
+        return int(self.catalog.one("SELECT coalesce(sum(chunk_count), 0) FROM sources"))
+
+    def resolve(self, filter: Filter | None) -> Numbers | None:
+        """Return the numbers of the chunks that pass a filter, int64 rising; None when everything passes.
+
+        Raises
+        ------
+        FilterError
+            When the filter cannot be understood.
+
+        Warns
+        -----
+        UserWarning
+            When it asks for a key that no chunk of the store has.
+        """
+        if not filter:
+            return None
+        compiled = CompiledFilter(filter)
+        self._warn_of_unknown(compiled.keys)
+        return matching(self.catalog, compiled)
+
+    def _warn_of_unknown(self, keys: Sequence[str]) -> None:
+        known = {key for (key,) in self.catalog.rows("SELECT key FROM metadata_keys")}
+        for key in keys:
+            if key not in known and key != "source" and self.count():
+                near = difflib.get_close_matches(key, known, 1)
+                listed = ", ".join(sorted(known)[:20]) or "none but source"
+                hint = f"did you mean {near[0]!r}?" if near else f"known keys: {listed}"
+                warnings.warn(f"no chunk has the metadata key {key!r}; {hint}", UserWarning, stacklevel=5)
+
+    def text_top(self, match: str, k: int, allowed: Numbers | None = None) -> tuple[Numbers, NDArray[np.float64]]:
+        """Find the chunks with the highest BM25.
+
+        Parameters
+        ----------
+        match : str
+            An FTS5 expression made by `TextQuery.match_expression`; never a user's text.
+        k : int
+        allowed : numpy.ndarray, optional
+            int64, rising: only these chunks.
+
+        Returns
+        -------
+        numbers : numpy.ndarray
+            int64 (n,), n <= k.
+        scores : numpy.ndarray
+            float64 (n,), falling, greater is better.
+        """
+        among, bindings = "", {"match": match, "k": k}
+        if allowed is not None:
+            # "+rowid": look rows up in the list, do not ask the full-text index once per allowed row.
+            among = "AND +rowid IN carray(:allowed)"
+            bindings["allowed"] = apsw.carray(np.ascontiguousarray(allowed)) if len(allowed) else None
+            if not len(allowed):
+                return np.zeros(0, np.int64), np.zeros(0)
+        rows = self.catalog.rows(
+            f"SELECT rowid, -bm25(chunk_text) FROM chunk_text WHERE chunk_text MATCH :match {among} "
+            "ORDER BY rank LIMIT :k",
+            bindings,
+        )
+        return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float64)
+
+    def chunks(self, numbers: Numbers) -> list[StoredChunk]:
+        """Read chunks by number, in the order given; a number without a chunk is left out.
+
+        Raises
+        ------
+        StoreCorruptedError
+            When a row does not match its checksum.
+        """
+        return self._chunks("c.number IN (SELECT value FROM json_each(:wanted))", json.dumps(numbers.tolist()), numbers)
+
+    def chunks_by_id(self, ids: Sequence[str]) -> list[StoredChunk]:
+        """Read chunks by id, in the order given; unknown ids are left out."""
+        found = self._chunks("c.id IN (SELECT value FROM json_each(:wanted))", json.dumps(list(ids)), None)
+        by_id = {chunk.id: chunk for chunk in found}
+        return [by_id[chunk_id] for chunk_id in ids if chunk_id in by_id]
+
+    def page(self, after: int, size: int) -> list[StoredChunk]:
+        """Return up to `size` chunks with a number greater than `after`, by number."""
+        wanted = json.dumps([after, size])
+        return self._chunks("c.number > :wanted ->> 0 ORDER BY c.number LIMIT :wanted ->> 1", wanted, None)
+
+    def _chunks(self, where: str, wanted: str, order: Numbers | None) -> list[StoredChunk]:
+        rows = self.catalog.rows(
+            "SELECT c.number, c.id, c.ordinal, c.text, c.metadata, c.inherits, c.checksum, s.key, s.metadata "
+            f"FROM chunks c JOIN sources s ON s.id = c.source WHERE {where}",
+            {"wanted": wanted},
+        )
+        chunks = []
+        for number, chunk_id, ordinal, text, metadata, inherits, checksum, source, shared in rows:
+            if row_checksum(chunk_id, ordinal, text, metadata) != checksum:
+                raise StoreCorruptedError(
+                    f"the chunk {chunk_id} of source {source!r} in {self.catalog.path} is damaged: its text or "
+                    "metadata does not match its checksum. Run `oraculo verify` to see what else is damaged; "
+                    "ingesting its source again mends it"
+                )
+            merged = merge_metadata(source, shared, metadata, bool(inherits))
+            chunks.append(StoredChunk(number, chunk_id, source, ordinal, text, merged))
+        if order is not None:
+            by_number = {chunk.number: chunk for chunk in chunks}
+            chunks = [by_number[number] for number in order.tolist() if number in by_number]
+        return chunks
+
+
+def matching(catalog: Catalog, filter: CompiledFilter) -> Numbers:
+    """Return the numbers of the chunks that pass a filter, int64 rising; within the transaction that is open."""
+    catalog.register_function("oraculo_compare", compare_numbers)
+    rows = catalog.rows(f"SELECT c.number FROM chunks c WHERE {filter.sql}", filter.bindings)
+    numbers = np.array([number for (number,) in rows], np.int64)
+    numbers.sort()
+    return numbers
+
+
+class Reader:
+    """The reading side of a store; shared by the threads of a process.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        The store's folder.
+    read_only : bool
+        The store was opened read-only.
+    """
+
+    def __init__(self, folder: Path, *, read_only: bool) -> None:
+        self._segments = folder / "segments"
+        self._pool = ReaderPool(folder / "catalog.sqlite3", read_only=read_only)
+        self._manifest: Manifest | None = None
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def pin(self) -> Iterator[Snapshot]:
+        """Pin the newest version for the body of a ``with``."""
+        with self._pool.reader() as catalog:
+            missed: StoreCorruptedError | None = None
+            while True:
+                with catalog.reading():
+                    try:
+                        manifest = self._current(catalog)
+                    except StoreCorruptedError as exc:
+                        # A segment may be gone because a newer commit dropped it: look at that one. The same
+                        # version failing twice is damage.
+                        if missed is not None:
+                            raise
+                        missed = exc
+                        continue
+                    yield Snapshot(catalog, manifest)
+                    return
+
+    def _current(self, catalog: Catalog) -> Manifest:
+        last = self._manifest
+        manifest = load_manifest(catalog, self._segments, last)
+        if manifest is not last:
+            with self._lock:
+                # Another thread may have been here with a newer version; keep the newest.
+                if self._manifest is None or self._manifest.commit <= manifest.commit:
+                    self._manifest = manifest
+        return manifest
+
+    def close(self) -> None:
+        """Close the connections and let go of the mapped files."""
+        self._pool.close()
+        self._manifest = None
+
+    def rest(self) -> None:
+        """Close the idle connections; see `ReaderPool.rest`."""
+        self._pool.rest()
+
+    def abandon(self) -> None:
+        """In a forked child: leave the parent's connections alone; mapped segments are shared and stay."""
+        self._pool.abandon()
+        self._lock = threading.Lock()
+
+
+def check_k(k: int) -> int:
+    """Return `k`, or refuse it.
+
+    Raises
+    ------
+    QueryError
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or not 1 <= k <= 100_000:
+        raise QueryError(f"k is {k!r}, expected a whole number from 1 to 100000")
+    return k

@@ -1,0 +1,272 @@
+"""The pipeline: honest about each source, and the same wherever it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from joblib import Parallel, delayed
+from langchain_core.documents import Document
+
+import oraculo_kit as oraculo
+from oraculo_kit import IngestReport, SourceOutcome, ingest, ingest_task, parallel_services
+from oraculo_kit.errors import EmbeddingError, SourceError
+from oraculo_kit.services import use, vetor_storage
+from oraculo_kit.storage import open_storage
+
+DADOS = Path(__file__).parent.parent / "notebooks" / "dados"
+
+
+@pytest.fixture
+def folder(project: Path) -> Path:
+    """Return a folder with a few real files of several formats."""
+    target = project / "docs"
+    shutil.copytree(DADOS, target)
+    return target
+
+
+def test_the_demo_files_all_become_searchable(folder: Path) -> None:
+    report = ingest(folder, progress=False)
+    assert report.counts == {"added": 15}
+    assert report.chunks == len(vetor_storage())
+    for question in json.loads((Path(__file__).parent / "demo_questions.json").read_text(encoding="utf-8")):
+        hits = oraculo.search(question["question"], k=3)
+        assert question["source"] in {Path(hit.source).name for hit in hits}, question
+
+
+def test_every_chunk_carries_the_metadata_users_filter_by(folder: Path) -> None:
+    ingest(folder, progress=False)
+    rows = vetor_storage().to_pandas()
+    for metadata in rows["metadata"]:
+        assert os.path.isabs(metadata["source"])
+        assert isinstance(metadata["bytes"], int)
+        assert metadata["modified"].startswith("20")
+    assert {"page"} <= set().union(*rows["metadata"])
+    pages = oraculo.search("retenção de dados", k=3, filter={"page": 2})
+    assert {hit.metadata["page"] for hit in pages} == {2}
+
+
+def test_a_second_run_finds_everything_unchanged(folder: Path) -> None:
+    ingest(folder, progress=False)
+    before = vetor_storage().stats().commit
+    assert ingest(folder, progress=False).counts == {"unchanged": 15}
+    assert vetor_storage().stats().commit == before
+
+
+def test_a_changed_file_replaces_its_chunks_and_no_others(project: Path) -> None:
+    (project / "um.txt").write_text("a capivara nada no lago", encoding="utf-8")
+    (project / "dois.txt").write_text("o tucano voa alto", encoding="utf-8")
+    ingest(project, progress=False)
+    (project / "um.txt").write_text("a capivara dorme na margem", encoding="utf-8")
+    report = ingest(project, progress=False)
+    assert sorted((Path(item.source).name, item.status) for item in report) == [
+        ("dois.txt", "unchanged"),
+        ("um.txt", "replaced"),
+    ]
+    texts = list(vetor_storage().to_pandas()["text"])
+    assert sorted(texts) == ["a capivara dorme na margem", "o tucano voa alto"]
+
+
+def test_a_change_of_same_size_and_time_is_noticed_while_it_is_fresh(project: Path) -> None:
+    path = project / "a.txt"
+    path.write_text("versão um", encoding="utf-8")
+    ingest(path, progress=False)
+    times = path.stat().st_mtime_ns
+    path.write_text("versão 01", encoding="utf-8")
+    os.utime(path, ns=(times, times))
+    assert ingest(path, progress=False)[0].status == "replaced"
+
+
+def test_other_settings_make_everything_be_split_again(project: Path) -> None:
+    (project / "a.txt").write_text("palavra " * 200, encoding="utf-8")
+    assert ingest(project / "a.txt", progress=False)[0].chunks == 2
+    settings = oraculo.get_services().settings
+    oraculo.start_services(settings.with_values(chunk_size=300, chunk_overlap=0))
+    outcome = ingest(project / "a.txt", progress=False)[0]
+    assert (outcome.status, outcome.chunks) == ("replaced", 6)
+
+
+def test_bad_files_are_reported_with_their_reason_and_the_rest_goes_on(project: Path) -> None:
+    (project / "bom.txt").write_text("um texto bom", encoding="utf-8")
+    (project / "vazio.txt").write_text("", encoding="utf-8")
+    (project / "corrupto.pdf").write_bytes(b"%PDF-1.7 not really")
+    (project / "latim.txt").write_bytes("informação pública".encode("cp1252"))
+    (project / "estranho.xyz").write_bytes(b"\x00\x01")
+    with open(project / "enorme.txt", "wb") as file:
+        file.truncate(200 * 1024 * 1024)
+    (project / "laço").symlink_to(project, target_is_directory=True)
+    report = ingest([project, project / "faltando.txt"], progress=False)
+    said = {Path(item.source).name: (item.status, item.error) for item in report}
+    assert said["bom.txt"] == ("added", "")
+    assert said["latim.txt"] == ("added", "")
+    assert said["vazio.txt"] == ("skipped", "EmptySourceError")
+    assert said["corrupto.pdf"] == ("failed", "ExtractionError")
+    assert said["estranho.xyz"] == ("skipped", "UnsupportedFormatError")
+    assert said["enorme.txt"] == ("failed", "SourceTooLargeError")
+    assert said["faltando.txt"] == ("failed", "SourceNotFoundError")
+    assert said["laço"] == ("failed", "SourceUnreadableError")
+    assert all(item.message for item in report if item.status in ("failed", "skipped"))
+    assert oraculo.search("informação", k=1)[0].text == "informação pública"
+
+
+def test_a_file_that_goes_bad_keeps_its_old_version(project: Path) -> None:
+    path = project / "a.txt"
+    path.write_text("a versão que vale", encoding="utf-8")
+    ingest(path, progress=False)
+    path.write_bytes(b"\x00\x01\x02" * 50)
+    outcome = ingest(path, progress=False)[0]
+    assert outcome.status == "failed"
+    assert [hit.text for hit in oraculo.search("versão", k=5)] == ["a versão que vale"]
+
+
+def test_a_failing_embedder_fails_only_the_documents_concerned(project: Path) -> None:
+    for name in ("um", "dois", "ruim", "três"):
+        (project / f"{name}.txt").write_text(f"documento {name}", encoding="utf-8")
+    use(embedder=_Picky())
+    report = ingest(project, progress=False)
+    assert {Path(item.source).stem: item.status for item in report} == {
+        "um": "added",
+        "dois": "added",
+        "três": "added",
+        "ruim": "failed",
+    }
+    assert report.failed[0].error == EmbeddingError.__name__
+
+
+class _Picky:
+    """Refuses any batch with one certain text."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if any("ruim" in text for text in texts):
+            raise ValueError("refused")
+        return [[1.0, float(len(text))] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0, float(len(text))]
+
+
+def test_a_dataframe_becomes_one_source_per_row_with_its_columns_as_metadata(project: Path) -> None:
+    frame = pd.DataFrame(
+        {
+            "id": [7, 8, 9],
+            "texto": ["nota fiscal de serviço", "férias de janeiro", None],
+            "valor": [10.5, np.nan, 3.0],
+            "quando": pd.to_datetime(["2024-01-02", None, "2024-05-06"]),
+            "ok": [True, False, True],
+        }
+    )
+    report = ingest(frame, text="texto", id="id", progress=False)
+    assert report.counts == {"added": 2, "skipped": 1}
+    hit = oraculo.search("nota fiscal", k=1, filter={"valor": {"$gt": 10}, "ok": True})[0]
+    assert hit.source == "dataframe/7"
+    assert hit.metadata["quando"].startswith("2024-01-02")
+    frame.loc[0, "texto"] = "nota fiscal eletrônica"
+    again = ingest(frame, text="texto", id="id", progress=False)
+    assert again.counts == {"replaced": 1, "unchanged": 1, "skipped": 1}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "needs text="),
+        ({"text": "nope"}, "text='nope' is no column"),
+        ({"text": "texto", "id": "grupo"}, "more than once"),
+    ],
+)
+def test_a_dataframe_without_what_it_needs_is_refused(project: Path, arguments: dict[str, str], said: str) -> None:
+    frame = pd.DataFrame({"texto": ["a", "b"], "grupo": [1, 1]})
+    with pytest.raises(SourceError, match=said):
+        ingest(frame, progress=False, **arguments)
+
+
+def test_langchain_documents_are_grouped_by_their_source_and_left_unchanged(project: Path) -> None:
+    documents = [Document("parte um", metadata={"source": "x"}), Document("parte dois", metadata={"source": "x"})]
+    report = ingest(documents, progress=False)
+    assert [(item.source, item.chunks) for item in report] == [("x", 2)]
+    assert documents[0].metadata == {"source": "x"}
+
+
+@pytest.mark.parametrize("given", [42, [object()], [1, "a.txt"]])
+def test_what_cannot_be_ingested_is_refused_with_what_can(project: Path, given: Any) -> None:
+    with pytest.raises(SourceError, match="expected"):
+        ingest(given, progress=False)
+
+
+def test_ingest_task_takes_one_source_and_says_so(folder: Path) -> None:
+    assert ingest_task(folder / "emissao_nfse.md").status == "added"
+    outcome = ingest_task(folder)
+    assert outcome.status == "failed"
+    assert "expected one" in outcome.message
+
+
+def _rows(store: str) -> list[tuple[Any, ...]]:
+    """Return everything two equal runs must agree on: chunks, metadata, ledger and vectors."""
+    with open_storage(store, read_only=True) as storage:
+        frame = storage.to_pandas().sort_values("id")
+        chunks = [
+            (row.id, row.source, row.ordinal, row.text, json.dumps(row.metadata, sort_keys=True))
+            for row in frame.itertuples()
+        ]
+        ledger = [(row.source, row.chunks, row.ledger.content_hash, row.ledger.pipeline) for row in storage.sources()]
+        assert storage.verify().ok
+        vectors = [
+            (hit.id, round(hit.score, 4)) for hit in storage.search("nota fiscal", k=500, mode="vector")
+        ]
+    return [*chunks, *ledger, *sorted(vectors)]
+
+
+def test_every_way_to_run_gives_the_same_store_row_by_row(folder: Path, project: Path) -> None:
+    paths = sorted(str(path) for path in folder.iterdir())
+    stores = {name: str(project / "stores" / name) for name in ("cell", "loky", "mp", "threads", "plain", "many", "cli")}
+    use(stores["cell"])
+    ingest(folder, progress=False)
+    for name, backend in (("loky", "loky"), ("mp", "multiprocessing"), ("threads", "threading")):
+        use(stores[name])
+        with parallel_services(n_jobs=2, backend=backend):
+            report = IngestReport(Parallel()(delayed(ingest_task)(path) for path in paths))
+        assert report.counts == {"added": 15}
+    use(stores["plain"])
+    outcomes = Parallel(n_jobs=2)(delayed(ingest_task)(path) for path in paths)
+    assert {item.store for item in outcomes} == {stores["plain"]}
+    use(stores["many"])
+    assert ingest(folder, n_jobs=2, progress=False).counts == {"added": 15}
+    subprocess.run(
+        [sys.executable, "-m", "oraculo_kit", "ingest", "-q", "--store", stores["cli"], str(folder)],
+        check=True,
+        timeout=120,
+    )
+    expected = _rows(stores["cell"])
+    assert len(expected) > 60
+    for name, store in stores.items():
+        assert _rows(store) == expected, name
+
+
+def test_workers_are_really_other_processes_and_say_so(folder: Path) -> None:
+    report = ingest(folder, n_jobs=2, progress=False)
+    assert os.getpid() not in {item.pid for item in report}
+    assert {item.status for item in report} == {"added"}
+
+
+def test_the_report_is_readable_and_safe(project: Path) -> None:
+    report = IngestReport(
+        [
+            SourceOutcome("bom.txt", "added", chunks=3, bytes=2048),
+            SourceOutcome("<script>alert(1)</script>.txt", "failed", "ExtractionError", "<b>corrupt</b>"),
+        ],
+        seconds=1.5,
+    )
+    assert report.summary().startswith("1 added, 1 failed; 3 chunks, 2.0 KiB in 1.5 s")
+    html = report._repr_html_()
+    assert "<script>" not in html
+    assert "<b>" not in html
+    assert repr(report).index("alert") < repr(report).index("bom.txt")
+    assert list(report.to_pandas().columns)[:3] == ["source", "status", "chunks"]
+    assert len(report.failed) == 1

@@ -1,0 +1,105 @@
+"""Asking the base of this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from langchain_core.documents import Document
+
+import oraculo_kit as oraculo
+from oraculo_kit.errors import QueryError, SourceNotFoundError
+
+HOSTILE = "<img src=x onerror=alert(1)> nota \x1b[31m fiscal"
+
+
+@pytest.fixture
+def base(project: Path) -> Path:
+    """Return a project whose base holds three documents."""
+    oraculo.ingest(
+        [
+            Document("Como emitir nota fiscal de serviço", metadata={"source": "nota.md", "ano": 2024}),
+            Document("O gato dorme no telhado", metadata={"source": "gato.md", "ano": 2023}),
+            Document(HOSTILE, metadata={"source": "<b>hostile</b>", "ano": 2024}),
+        ],
+        progress=False,
+    )
+    return project
+
+
+def test_hits_come_best_first_with_both_scores(base: Path) -> None:
+    results = oraculo.search("emissão de notas fiscais", k=3)
+    assert results[0].source == "nota.md"
+    assert [hit.score for hit in results] == sorted((hit.score for hit in results), reverse=True)
+    assert -1 <= (results[0].vector_score or 0) <= 1
+    assert (results[0].text_score or 0) > 0
+
+
+def test_results_are_a_table_a_frame_and_documents(base: Path) -> None:
+    results = oraculo.search("nota", k=2)
+    assert "nota.md" in repr(results)
+    assert list(results.to_pandas().columns)[:2] == ["id", "score"]
+    assert [document.id for document in results.documents] == [hit.id for hit in results]
+    assert "<mark>nota</mark>" in results._repr_html_()
+
+
+def test_nothing_of_a_document_is_obeyed_by_notebook_or_terminal(base: Path) -> None:
+    results = oraculo.search("nota", k=3)
+    assert "<img" not in results._repr_html_()
+    assert "<b>" not in results._repr_html_()
+    assert "\x1b" not in repr(results)
+
+
+def test_many_queries_give_many_results_and_vectors_are_queries_too(base: Path) -> None:
+    one, other = oraculo.search(["nota fiscal", "gato"], k=1)
+    assert (one[0].source, other[0].source) == ("nota.md", "gato.md")
+    vector = oraculo.vetor_storage().embedder.embed(["gato no telhado"])[0]
+    assert oraculo.search(vector, k=1)[0].source == "gato.md"
+    assert len(oraculo.search(np.stack([vector, vector]), k=1)) == 2
+
+
+def test_a_filter_never_costs_results(base: Path) -> None:
+    found = oraculo.search("gato dorme", k=2, filter={"ano": 2024})
+    assert {hit.metadata["ano"] for hit in found} == {2024}
+    assert len(found) == 2
+
+
+@pytest.mark.parametrize("query", ['"', "a AND", "nota*", "(((", "col:x", "NEAR(", "\x00", "😀", "-", "^", "'; DROP TABLE"])
+def test_no_query_is_syntax(base: Path, query: str) -> None:
+    oraculo.search(query, k=2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [({"k": 0}, "k is 0"), ({"k": 2.5}, "k is 2.5"), ({"mode": "fuzzy"}, "mode is 'fuzzy'"), ({"filter": "pt"}, "as filter")],
+)
+def test_what_cannot_be_understood_is_refused(base: Path, arguments: dict[str, object], said: str) -> None:
+    with pytest.raises(QueryError, match=said):
+        oraculo.search("nota", **arguments)  # type: ignore[arg-type]
+
+
+def test_an_unknown_filter_key_warns_with_the_nearest(base: Path) -> None:
+    with pytest.warns(UserWarning, match="did you mean 'ano'"):
+        assert len(oraculo.search("nota", filter={"anno": 2024})) == 0
+
+
+def test_an_empty_base_finds_nothing_and_says_so(project: Path) -> None:
+    results = oraculo.search("nota")
+    assert len(results) == 0
+    assert "nothing found" in repr(results)
+
+
+def test_sources_lists_the_base_and_remove_deletes_one(base: Path) -> None:
+    assert list(oraculo.sources()["source"]) == ["<b>hostile</b>", "gato.md", "nota.md"]
+    assert oraculo.remove("gato.md") == 1
+    assert len(oraculo.sources()) == 2
+    with pytest.raises(SourceNotFoundError, match="did you mean"):
+        oraculo.remove("nota.mx")
+
+
+def test_a_file_can_be_removed_by_a_relative_path(project: Path) -> None:
+    (project / "a.txt").write_text("um texto", encoding="utf-8")
+    oraculo.ingest("a.txt", progress=False)
+    assert oraculo.remove("a.txt") == 1
+    assert (project / "a.txt").exists()
