@@ -48,7 +48,41 @@ _HOMES = {
     "vetor_storage": "services",
 }
 
-__all__ = sorted([*_HOMES, "__version__", "errors", "load_ipython_extension", "unload_ipython_extension"])
+__all__ = [
+    "EnvironmentPlan",
+    "FaissVetorStorage",
+    "Hit",
+    "IngestReport",
+    "SearchResults",
+    "Services",
+    "ServicesPlugin",
+    "Settings",
+    "SourceOutcome",
+    "VetorStorage",
+    "__version__",
+    "doctor",
+    "ensure_services",
+    "errors",
+    "get_services",
+    "ingest",
+    "ingest_task",
+    "initialize_worker",
+    "load_ipython_extension",
+    "open_storage",
+    "parallel_services",
+    "register_loader",
+    "reload_services",
+    "remove",
+    "search",
+    "set_environ_remote",
+    "sources",
+    "start_services",
+    "status",
+    "stop_services",
+    "unload_ipython_extension",
+    "use",
+    "vetor_storage",
+]
 
 if TYPE_CHECKING:
     from oraculo_kit import errors

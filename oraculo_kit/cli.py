@@ -58,7 +58,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"oraculo_kit {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
-    shared.add_argument("--store", metavar="PATH", help="the base (default: ORACULO_STORE, or that of the project)")
+    shared.add_argument(
+        "--store", metavar="PATH", help="the base (default: ORACULO_STORE, or that of the project)"
+    )
     shared.add_argument("--quiet", "-q", action="store_true", help="no start-up lines and no progress")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
@@ -80,7 +82,9 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source")
     command("status", _status, "show services, settings and base")
     command("doctor", _doctor, "check everything and say how to mend it")
-    sub = command("demo", _demo, "ingest real text from this machine, or a folder, and answer three questions")
+    sub = command(
+        "demo", _demo, "ingest real text from this machine, or a folder, and answer three questions"
+    )
     sub.add_argument("folder", nargs="?")
     kernel = commands.add_parser("kernel", help="install a Jupyter kernel that loads the extension")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -99,7 +103,9 @@ def _log_to_stderr(quiet: bool) -> None:
     handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
     handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
     # The start-up lines, and whatever is wrong; details such as names of variables are for a log file.
-    handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name == "oraculo_kit.services")
+    handler.addFilter(
+        lambda record: record.levelno >= logging.WARNING or record.name == "oraculo_kit.services"
+    )
     # Our own logger only: the root logger belongs to the program.
     logging.getLogger("oraculo_kit").addHandler(handler)
 

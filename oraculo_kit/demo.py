@@ -89,8 +89,8 @@ def run_demo(folder: str | None = None, *, store: str | None = None) -> int:
     print(
         f"\n{len(outcomes)} sources, {size}. Next:\n"
         f'  oraculo search --store {shown} "your own question"\n'
-        "  oraculo ingest your/documents        then  oraculo search \"...\"\n"
-        "  in a notebook: %load_ext oraculo_kit then  oraculo.ingest(\"your/documents\")"
+        '  oraculo ingest your/documents        then  oraculo search "..."\n'
+        '  in a notebook: %load_ext oraculo_kit then  oraculo.ingest("your/documents")'
     )
     if not outcomes:
         print("oraculo: nothing was found to ingest", file=sys.stderr)

@@ -26,22 +26,22 @@ STYLE = (
 
 
 def visible(text: str) -> str:
-    """Return `text` with steering characters replaced by ``U+FFFD``.
+    r"""Return `text` with steering characters replaced by ``U+FFFD``.
 
     Examples
     --------
-    >>> visible("a\\x1b[31mb") == "a\\ufffd[31mb"
+    >>> visible("a\x1b[31mb") == "a\ufffd[31mb"
     True
     """
     return _STEERING.sub("\ufffd", text)
 
 
 def one_line(text: str, width: int) -> str:
-    """Return `text` on one line of at most `width` columns, cut with an ellipsis.
+    r"""Return `text` on one line of at most `width` columns, cut with an ellipsis.
 
     Examples
     --------
-    >>> one_line("uma  nota\\nfiscal", 9)
+    >>> one_line("uma  nota\nfiscal", 9)
     'uma nota…'
     """
     line = " ".join(visible(text).split())
@@ -116,7 +116,8 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, width
         widths[widths[:-1].index(max(widths[:-1]))] -= 1
     widths[-1] = min(widths[-1], max(room - sum(widths[:-1]), 8))
     numeric = [
-        bool(rows) and all(isinstance(row[place], int | float) for row in rows) for place in range(len(header))
+        bool(rows) and all(isinstance(row[place], int | float) for row in rows)
+        for place in range(len(header))
     ]
 
     def line(values: Sequence[str], right: Sequence[bool]) -> str:
@@ -195,10 +196,8 @@ def size_text(count: float) -> str:
     >>> size_text(512), size_text(2_500_000)
     ('512 B', '2.4 MiB')
     """
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024:
-            break
-        count /= 1024
-    else:
-        unit = "TiB"
-    return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    place = 0
+    while count >= 1024 and place < len(units) - 1:
+        count, place = count / 1024, place + 1
+    return f"{count:.0f} B" if place == 0 else f"{count:.1f} {units[place]}"

@@ -137,7 +137,7 @@ class EmbedderObject:
         except Exception as exc:
             raise EmbedderError(
                 f"the embedder {_object_name(embeddings)} cannot be sent to worker processes "
-                f"({type(exc).__name__} while pickling it). Give it as a \"provider:model\" string, or create "
+                f'({type(exc).__name__} while pickling it). Give it as a "provider:model" string, or create '
                 "what cannot be pickled (clients, locks) at its first use"
             ) from exc
         return cls(embeddings, hashlib.sha256(content).hexdigest()[:16])
@@ -156,7 +156,11 @@ class EmbedderObject:
 def _object_name(embeddings: object) -> str:
     kind = type(embeddings)
     model = next(
-        (value for name in ("model", "model_name") if isinstance(value := getattr(embeddings, name, None), str)),
+        (
+            value
+            for name in ("model", "model_name")
+            if isinstance(value := getattr(embeddings, name, None), str)
+        ),
         None,
     )
     return f"{kind.__module__}.{kind.__qualname__}" + (f":{model}" if model else "")
@@ -184,7 +188,9 @@ class Embedder:
     """
 
     def __init__(self, choice: Any = "wordllama") -> None:
-        self._choice: str | EmbedderObject = choice if isinstance(choice, str) else EmbedderObject.wrap(choice)
+        self._choice: str | EmbedderObject = (
+            choice if isinstance(choice, str) else EmbedderObject.wrap(choice)
+        )
         self._model: EmbeddingsLike | None = None
         self._dimension: int | None = None
         self._lock = threading.Lock()
@@ -218,7 +224,7 @@ class Embedder:
         from langchain.embeddings import init_embeddings
 
         try:
-            model: EmbeddingsLike = init_embeddings(self._choice)  # type: ignore[assignment]
+            model: EmbeddingsLike = init_embeddings(self._choice)
         except Exception as exc:
             raise EmbedderNotFoundError(
                 f"embedder {self._choice!r} cannot be loaded: {_short(exc)} "
@@ -295,7 +301,9 @@ class Embedder:
         try:
             vectors = np.asarray(result, dtype=np.float32)
         except (TypeError, ValueError) as exc:
-            raise EmbeddingError(f"embedder {self.name} returned no matrix of numbers: {_short(exc)}") from exc
+            raise EmbeddingError(
+                f"embedder {self.name} returned no matrix of numbers: {_short(exc)}"
+            ) from exc
         if vectors.ndim != 2 or len(vectors) != len(texts) or vectors.shape[1] == 0:
             raise EmbeddingError(
                 f"embedder {self.name} returned shape {vectors.shape} for {len(texts)} texts, "
@@ -311,7 +319,7 @@ class Embedder:
         lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
         wrong = [
             row
-            for row in np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+            for row in np.flatnonzero(~np.isfinite(lengths) | (lengths == 0)).tolist()
             if lengths[row] != 0 or texts[row].strip()
         ]
         if wrong:

@@ -177,5 +177,7 @@ class FilterError(QueryError):
 
 
 __all__ = sorted(
-    name for name, value in list(globals().items()) if isinstance(value, type) and issubclass(value, OraculoError)
+    name
+    for name, value in list(globals().items())
+    if isinstance(value, type) and issubclass(value, OraculoError)
 )

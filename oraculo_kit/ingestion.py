@@ -39,7 +39,9 @@ COMMIT_CHARACTERS = 4_000_000
 memory that does not grow with the corpus."""
 
 _LOADERS = "loaders:1"
-_RACY_NS = 2_000_000_000  # a file changed this shortly before it was read may change again without a new mtime
+_RACY_NS = (
+    2_000_000_000  # a file changed this shortly before it was read may change again without a new mtime
+)
 _PARALLEL_FROM_SOURCES = 200
 _PARALLEL_FROM_BYTES = 20_000_000
 _TASK_SOURCES = 32
@@ -281,7 +283,7 @@ def ingest(
     found = find_sources(sources, text=text, id=id, name=name, glob=glob)
     listed = list({source.key: source for source in found}.values())  # a file named twice is one source
     outcomes: list[SourceOutcome] = []
-    with _progress_bar(len(listed), progress) as advance:
+    with _ProgressBar(len(listed), progress) as advance:
         for outcome in _run(services, listed, run, n_jobs, backend):
             outcomes.append(outcome)
             advance()
@@ -301,7 +303,8 @@ def _run(
     # Workers need only what may have changed; the rest is settled here, without a file being opened.
     pipeline = pipeline_fingerprint(services.settings, services.vetor_storage)
     known = services.vetor_storage.ledger([source.key for source in listed])
-    settled, left = [], []
+    settled: list[IngestSource] = []
+    left: list[IngestSource] = []
     for source in listed:
         unchanged = _unchanged_by_time(source, known.get(source.key), pipeline)
         (settled if unchanged or source.error is not None else left).append(source)
@@ -320,7 +323,8 @@ def _is_large(services: Services, listed: Sequence[IngestSource]) -> bool:
     known = services.vetor_storage.ledger([source.key for source in listed])
     changed = [source for source in listed if not _unchanged_by_time(source, known.get(source.key), pipeline)]
     return (
-        len(changed) >= _PARALLEL_FROM_SOURCES or sum(source.size for source in changed) >= _PARALLEL_FROM_BYTES
+        len(changed) >= _PARALLEL_FROM_SOURCES
+        or sum(source.size for source in changed) >= _PARALLEL_FROM_BYTES
     )
 
 
@@ -336,7 +340,7 @@ def _batches(items: Iterable[IngestSource], size: int) -> Iterator[list[IngestSo
         yield batch
 
 
-class _progress_bar:
+class _ProgressBar:
     """A tqdm bar in a ``with`` block; gives the function that moves it on by one."""
 
     def __init__(self, total: int, shown: bool) -> None:

@@ -146,7 +146,12 @@ class DocumentsSource:
 
 
 def find_sources(
-    given: Any, *, text: str | None = None, id: str | None = None, name: str = "dataframe", glob: str | None = None
+    given: Any,
+    *,
+    text: str | None = None,
+    id: str | None = None,
+    name: str = "dataframe",
+    glob: str | None = None,
 ) -> Iterator[IngestSource]:
     """List the sources in what a user gave.
 
@@ -180,10 +185,12 @@ def find_sources(
     documents = [item for item in items if hasattr(item, "page_content")]
     paths = [item for item in items if isinstance(item, str | os.PathLike)]
     if len(documents) + len(paths) != len(items):
-        other = next(item for item in items if not hasattr(item, "page_content") and not isinstance(item, str | os.PathLike))
-        raise SourceError(
-            f"got a list with {type(other).__name__}, expected paths or LangChain documents"
+        other = next(
+            item
+            for item in items
+            if not hasattr(item, "page_content") and not isinstance(item, str | os.PathLike)
         )
+        raise SourceError(f"got a list with {type(other).__name__}, expected paths or LangChain documents")
     return _mixed(paths, documents, glob)
 
 
@@ -215,7 +222,7 @@ def _rows(frame: pd.DataFrame, text: str | None, id: str | None, name: str) -> I
     others = [column for column in columns if column not in (text, id)]
     records = frame[others].to_dict("records") if others else [{} for _ in names]
     for row_name, value, record in zip(names, frame[text], records, strict=True):
-        metadata = {column: item for column, item in record.items() if not _is_missing(item)}
+        metadata = {str(column): item for column, item in record.items() if not _is_missing(item)}
         yield TextSource(f"{name}/{row_name}", "" if _is_missing(value) else str(value), metadata)
 
 
@@ -225,4 +232,8 @@ def _row_name(value: Any) -> str:
 
 def _is_missing(value: Any) -> bool:
     # NaN, NaT and NA are the values that do not equal themselves, or refuse to say.
-    return value is None or type(value).__name__ in {"NAType", "NaTType"} or (isinstance(value, float) and value != value)
+    return (
+        value is None
+        or type(value).__name__ in {"NAType", "NaTType"}
+        or (isinstance(value, float) and value != value)
+    )

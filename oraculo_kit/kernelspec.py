@@ -83,7 +83,9 @@ def remove_kernel(name: str = "oraculo_kit", *, user: bool = False, prefix: str 
     from jupyter_client.kernelspec import KernelSpecManager
 
     name = _checked(name)
-    folder = _folder(name, user, prefix) if user or prefix else KernelSpecManager().find_kernel_specs().get(name)
+    folder = (
+        _folder(name, user, prefix) if user or prefix else KernelSpecManager().find_kernel_specs().get(name)
+    )
     if folder is None or not os.path.isdir(folder):
         raise SettingsError(f"there is no kernel {name!r}; `jupyter kernelspec list` shows what there is")
     _refuse_foreign(folder)
@@ -103,7 +105,11 @@ def _checked(name: str) -> str:
 def _folder(name: str, user: bool, prefix: str | None) -> str:
     from jupyter_core.paths import jupyter_data_dir
 
-    data = jupyter_data_dir() if user else os.path.join(os.path.abspath(prefix or sys.prefix), "share", "jupyter")
+    data = (
+        jupyter_data_dir()
+        if user
+        else os.path.join(os.path.abspath(prefix or sys.prefix), "share", "jupyter")
+    )
     return os.path.join(data, "kernels", name)
 
 

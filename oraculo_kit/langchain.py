@@ -109,12 +109,16 @@ class OraculoVectorStore(VectorStore):
         """Return the documents that answer a query best; ``filter`` as in `VetorStorage.search`."""
         return self._search(query, k, kwargs).documents  # type: ignore[no-any-return]
 
-    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
         """Return documents with their scores, higher is better."""
         results = self._search(query, k, kwargs)
         return [(document, hit.score) for document, hit in zip(results.documents, results, strict=True)]
 
-    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **kwargs: Any
+    ) -> list[Document]:
         """Return the documents nearest to a vector."""
         vector = np.asarray(embedding, np.float32)
         return self.storage.search(vector, k, filter=kwargs.get("filter")).documents  # type: ignore[no-any-return]
@@ -140,7 +144,9 @@ class OraculoVectorStore(VectorStore):
         return [found[place] for place in chosen]
 
     def _search(self, query: str, k: int, options: dict[str, Any]) -> Any:
-        return self.storage.search(query, k, mode=options.get("mode", self.mode), filter=options.get("filter"))
+        return self.storage.search(
+            query, k, mode=options.get("mode", self.mode), filter=options.get("filter")
+        )
 
     def _select_relevance_score_fn(self) -> Any:
         # LangChain wants scores from 0 to 1; the score of our hybrid search is in that range already.

@@ -113,7 +113,10 @@ class IngestReport(Sequence[SourceOutcome]):
 
         columns = ["source", "status", "chunks", "bytes", "seconds", "pid", "error", "message", "store"]
         rows = [
-            [sum(outcome.seconds.values()) if name == "seconds" else getattr(outcome, name) for name in columns]
+            [
+                sum(outcome.seconds.values()) if name == "seconds" else getattr(outcome, name)
+                for name in columns
+            ]
             for outcome in self.outcomes
         ]
         return pd.DataFrame(rows, columns=columns)

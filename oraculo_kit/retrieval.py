@@ -6,8 +6,8 @@ import difflib
 import os
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import SourceNotFoundError
 from oraculo_kit.discovery import source_key
+from oraculo_kit.errors import SourceNotFoundError
 from oraculo_kit.services import ensure_services
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def sources() -> pd.DataFrame:
         )
         for row in ensure_services().vetor_storage.sources()
     ]
-    return pd.DataFrame(rows, columns=["source", "chunks", "lang", "title", "bytes", "modified", "written_at"])
+    return pd.DataFrame(
+        rows, columns=["source", "chunks", "lang", "title", "bytes", "modified", "written_at"]
+    )
 
 
 def remove(source: str | os.PathLike[str]) -> int:
@@ -105,7 +107,9 @@ def remove(source: str | os.PathLike[str]) -> int:
             return removed
     known = [row.source for row in storage.sources()]
     near = [
-        match for key in (os.fspath(source), source_key(source)) for match in difflib.get_close_matches(key, known, 1)
+        match
+        for key in (os.fspath(source), source_key(source))
+        for match in difflib.get_close_matches(key, known, 1)
     ]
     hint = f"did you mean {near[0]!r}?" if near else "oraculo_kit.sources() lists what there is"
     raise SourceNotFoundError(f"the base {storage.location} has no source {os.fspath(source)!r}; {hint}")

@@ -260,9 +260,7 @@ def _start(
     return process.services
 
 
-def _load_environment(
-    process: _Process, settings: Settings | None, arguments: Mapping[str, Any]
-) -> Settings:
+def _load_environment(process: _Process, settings: Settings | None, arguments: Mapping[str, Any]) -> Settings:
     if settings is not None:
         if any(name not in os.environ for name in settings.environ_names):
             # A worker that was started before the environment was loaded: its parent's variables never came.
@@ -456,7 +454,9 @@ def reload_services() -> Services:
         given: dict[str, Any] = {}
         if process.services is not None:
             old = process.services.settings
-            given = {name: getattr(old, name) for name in setting_variables() if old.origin(name) == "argument"}
+            given = {
+                name: getattr(old, name) for name in setting_variables() if old.origin(name) == "argument"
+            }
         return _start(process, None, process.context or _found_context(), given)
 
 

@@ -131,7 +131,9 @@ class Settings:
     embedder: Any = _setting(  # noqa: RUF009 - makes a field
         "ORACULO_EMBEDDER", DEFAULT_EMBEDDER, _TEXT, 'embedder: "wordllama" or LangChain\'s "provider:model"'
     )
-    chunk_size: int = _setting("ORACULO_CHUNK_SIZE", 1000, _integer(50, 100_000), "longest chunk, in characters")
+    chunk_size: int = _setting(
+        "ORACULO_CHUNK_SIZE", 1000, _integer(50, 100_000), "longest chunk, in characters"
+    )
     chunk_overlap: int = _setting(
         "ORACULO_CHUNK_OVERLAP", 200, _integer(0, 99_999), "characters shared by neighbouring chunks"
     )
@@ -142,10 +144,16 @@ class Settings:
         "ORACULO_DURABILITY", "power", _choice(*DURABILITIES), "what an acknowledged write survives"
     )
     lock_timeout: float = _setting(
-        "ORACULO_LOCK_TIMEOUT", 60.0, _number(0.1, 86_400), "longest wait for the store's writer lock, in seconds"
+        "ORACULO_LOCK_TIMEOUT",
+        60.0,
+        _number(0.1, 86_400),
+        "longest wait for the store's writer lock, in seconds",
     )
     worker_threads: int = _setting(
-        "ORACULO_WORKER_THREADS", 0, _integer(0, 1024), "threads of each worker process; 0 shares the cores out"
+        "ORACULO_WORKER_THREADS",
+        0,
+        _integer(0, 1024),
+        "threads of each worker process; 0 shares the cores out",
     )
     lang: str = _setting("ORACULO_LANG", "en", (_language, "one of en, pt_BR"), "language of messages")
     log_level: str = _setting("ORACULO_LOG_LEVEL", "INFO", _choice(*LOG_LEVELS), "least level that is logged")

@@ -29,7 +29,9 @@ def test_a_cut_line_never_takes_more_columns_than_allowed(text: str, width: int)
     assert columns(one_line(text, width)) <= width
 
 
-@given(st.lists(st.tuples(st.text(max_size=50), st.floats(allow_nan=False), st.text(max_size=300)), max_size=5))
+@given(
+    st.lists(st.tuples(st.text(max_size=50), st.floats(allow_nan=False), st.text(max_size=300)), max_size=5)
+)
 def test_a_table_fits_the_terminal_and_keeps_its_rows(rows: list[tuple[str, float, str]]) -> None:
     table = text_table(["source", "score", "text"], rows, width=80)
     lines = table.split("\n")

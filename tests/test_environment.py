@@ -18,12 +18,12 @@ from pathlib import Path
 
 import pytest
 
-from oraculo_kit.environment import record
 from oraculo_kit.environment import (
     EnvironmentPlan,
     apply_environ,
     environ_origin,
     fetch_environ,
+    record,
     redact,
     set_environ_remote,
 )

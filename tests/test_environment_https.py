@@ -25,8 +25,7 @@ from typing import Any
 import pytest
 import trustme
 
-from oraculo_kit.environment import record
-from oraculo_kit.environment import fetch_environ, redact, set_environ_remote
+from oraculo_kit.environment import fetch_environ, record, redact, set_environ_remote
 from oraculo_kit.environment.sources import THREAD_NAME
 from oraculo_kit.errors import EnvironmentSourceError
 

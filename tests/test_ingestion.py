@@ -181,14 +181,19 @@ def test_a_dataframe_becomes_one_source_per_row_with_its_columns_as_metadata(pro
         ({"text": "texto", "id": "grupo"}, "more than once"),
     ],
 )
-def test_a_dataframe_without_what_it_needs_is_refused(project: Path, arguments: dict[str, str], said: str) -> None:
+def test_a_dataframe_without_what_it_needs_is_refused(
+    project: Path, arguments: dict[str, str], said: str
+) -> None:
     frame = pd.DataFrame({"texto": ["a", "b"], "grupo": [1, 1]})
     with pytest.raises(SourceError, match=said):
         ingest(frame, progress=False, **arguments)
 
 
 def test_langchain_documents_are_grouped_by_their_source_and_left_unchanged(project: Path) -> None:
-    documents = [Document("parte um", metadata={"source": "x"}), Document("parte dois", metadata={"source": "x"})]
+    documents = [
+        Document("parte um", metadata={"source": "x"}),
+        Document("parte dois", metadata={"source": "x"}),
+    ]
     report = ingest(documents, progress=False)
     assert [(item.source, item.chunks) for item in report] == [("x", 2)]
     assert documents[0].metadata == {"source": "x"}
@@ -215,7 +220,10 @@ def _rows(store: str) -> list[tuple[Any, ...]]:
             (row.id, row.source, row.ordinal, row.text, json.dumps(row.metadata, sort_keys=True))
             for row in frame.itertuples()
         ]
-        ledger = [(row.source, row.chunks, row.ledger.content_hash, row.ledger.pipeline) for row in storage.sources()]
+        ledger = [
+            (row.source, row.chunks, row.ledger.content_hash, row.ledger.pipeline)
+            for row in storage.sources()
+        ]
         assert storage.verify().ok
         vectors = [
             (hit.id, round(hit.score, 4)) for hit in storage.search("nota fiscal", k=500, mode="vector")
@@ -225,7 +233,10 @@ def _rows(store: str) -> list[tuple[Any, ...]]:
 
 def test_every_way_to_run_gives_the_same_store_row_by_row(folder: Path, project: Path) -> None:
     paths = sorted(str(path) for path in folder.iterdir())
-    stores = {name: str(project / "stores" / name) for name in ("cell", "loky", "mp", "threads", "plain", "many", "cli")}
+    stores = {
+        name: str(project / "stores" / name)
+        for name in ("cell", "loky", "mp", "threads", "plain", "many", "cli")
+    }
     use(stores["cell"])
     ingest(folder, progress=False)
     for name, backend in (("loky", "loky"), ("mp", "multiprocessing"), ("threads", "threading")):

@@ -66,9 +66,11 @@ def test_the_compiled_catalogue_says_what_the_readable_one_says(language: str) -
 
 def test_the_extraction_finds_messages_of_several_modules_and_only_whole_ones() -> None:
     found = catalogues.extract()
-    assert {"oraculo_kit/services.py", "oraculo_kit/extension.py", "oraculo_kit/diagnostics/probes_store.py"} <= {
-        name for files in found.values() for name in files
-    }
+    assert {
+        "oraculo_kit/services.py",
+        "oraculo_kit/extension.py",
+        "oraculo_kit/diagnostics/probes_store.py",
+    } <= {name for files in found.values() for name in files}
     assert "Starting services for {context}..." in found
     # Literals that stand side by side in the source are one message.
     assert any(

@@ -58,11 +58,23 @@ def test_importing_the_package_costs_well_under_100_ms_and_loads_nothing_heavy()
         "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
     )
     runs = [
-        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.split("\n")
+        subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True
+        ).stdout.split("\n")
         for _ in range(3)
     ]
     assert min(float(run[0]) for run in runs) < 0.05
-    heavy = {"numpy", "pandas", "faiss", "langchain_core", "joblib", "apsw", "IPython", "logging", "tokenizers"}
+    heavy = {
+        "numpy",
+        "pandas",
+        "faiss",
+        "langchain_core",
+        "joblib",
+        "apsw",
+        "IPython",
+        "logging",
+        "tokenizers",
+    }
     assert not heavy & set(runs[0][1].split())
 
 

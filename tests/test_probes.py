@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from oraculo_kit.diagnostics import filesystems, probes
-from oraculo_kit.messages import translator
 from oraculo_kit.diagnostics.probes import examine
 from oraculo_kit.diagnostics.probes_case import Answer, Case, Finding, masked_location
+from oraculo_kit.messages import translator
 from oraculo_kit.services import services_state
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="Windows has no POSIX modes")

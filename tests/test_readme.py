@@ -86,7 +86,10 @@ def test_the_commands_exist() -> None:
     shell = "\n".join(re.findall(r"```\n(.*?)```", README, re.DOTALL))
     for command in set(re.findall(r"\boraculo ([a-z]+)", shell)):
         subprocess.run(
-            [sys.executable, "-m", "oraculo_kit", command, "--help"], check=True, capture_output=True, timeout=30
+            [sys.executable, "-m", "oraculo_kit", command, "--help"],
+            check=True,
+            capture_output=True,
+            timeout=30,
         )
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in set(re.findall(r"\bmake ([a-z-]+)", README)):

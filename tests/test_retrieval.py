@@ -65,14 +65,21 @@ def test_a_filter_never_costs_results(base: Path) -> None:
     assert len(found) == 2
 
 
-@pytest.mark.parametrize("query", ['"', "a AND", "nota*", "(((", "col:x", "NEAR(", "\x00", "😀", "-", "^", "'; DROP TABLE"])
+@pytest.mark.parametrize(
+    "query", ['"', "a AND", "nota*", "(((", "col:x", "NEAR(", "\x00", "😀", "-", "^", "'; DROP TABLE"]
+)
 def test_no_query_is_syntax(base: Path, query: str) -> None:
     oraculo.search(query, k=2)
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [({"k": 0}, "k is 0"), ({"k": 2.5}, "k is 2.5"), ({"mode": "fuzzy"}, "mode is 'fuzzy'"), ({"filter": "pt"}, "as filter")],
+    [
+        ({"k": 0}, "k is 0"),
+        ({"k": 2.5}, "k is 2.5"),
+        ({"mode": "fuzzy"}, "mode is 'fuzzy'"),
+        ({"filter": "pt"}, "as filter"),
+    ],
 )
 def test_what_cannot_be_understood_is_refused(base: Path, arguments: dict[str, object], said: str) -> None:
     with pytest.raises(QueryError, match=said):

@@ -214,7 +214,9 @@ def test_a_failed_start_keeps_its_cause_and_works_once_the_cause_is_mended(
     for failure in (caught.value, pytest.raises(ServicesFailedError, get_services).value):
         assert isinstance(failure.__cause__, StoreNotFoundError)
         assert (failure.pid, failure.cause_type) == (os.getpid(), "StoreNotFoundError")
-        assert f"process {os.getpid()} (a Python program): StoreNotFoundError: {blocked} is a file" in str(failure)
+        assert f"process {os.getpid()} (a Python program): StoreNotFoundError: {blocked} is a file" in str(
+            failure
+        )
         assert "call oraculo_kit.start_services()" in str(failure)
     look = services_state()
     assert (look.state, look.services) == (State.FAILED, None)
@@ -318,7 +320,9 @@ def test_a_dotenv_that_never_answers_is_a_failed_start_within_the_time_limit(pro
     (project / ".env").unlink()
     os.mkfifo(project / ".env")
     os.environ["ORACULO_ENV_TIMEOUT"] = "0.3"
-    ends = threading.Timer(2, (project / ".env").write_bytes, [b""])  # and with it the reader that stays behind
+    ends = threading.Timer(
+        2, (project / ".env").write_bytes, [b""]
+    )  # and with it the reader that stays behind
     ends.start()
     started = time.monotonic()
     with pytest.raises(ServicesFailedError, match="no complete answer in time"):
@@ -387,7 +391,9 @@ def test_a_malformed_setting_in_a_source_leaves_the_environment_as_it_was(projec
     start_services()
     before = dict(os.environ)
     (project / ".env").write_text("ORACULO_CHUNK_SIZE=abc\nGROQ_API_KEY=second-key\n")
-    with pytest.raises(ServicesFailedError, match="ORACULO_CHUNK_SIZE is 'abc', expected a whole number") as caught:
+    with pytest.raises(
+        ServicesFailedError, match="ORACULO_CHUNK_SIZE is 'abc', expected a whole number"
+    ) as caught:
         reload_services()
     assert isinstance(caught.value.__cause__, SettingsError)
     assert dict(os.environ) == before
@@ -539,7 +545,10 @@ report({
     )
     store = str(project / "outro")
     assert found == {
-        "child": [str(["stopped", True, store, 600]).replace("'stopped'", "<State.STOPPED: 'stopped'>"), store],
+        "child": [
+            str(["stopped", True, store, 600]).replace("'stopped'", "<State.STOPPED: 'stopped'>"),
+            store,
+        ],
         "started": store,
         "grandchild": store,
         "parent": ["ready", True, 601],
@@ -573,7 +582,9 @@ thread.join()
 def test_planted_secrets_are_in_no_log_line_repr_pickle_or_exception(
     project: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    secrets = {name: f"planted-{name}-7f3a" for name in ("own", "dotenv", "remote", "token", "refused", "url")}
+    secrets = {
+        name: f"planted-{name}-7f3a" for name in ("own", "dotenv", "remote", "token", "refused", "url")
+    }
     caplog.set_level(logging.DEBUG)
     os.environ["OPENAI_API_KEY"] = secrets["own"]
     os.environ["ORACULO_ENV_TOKEN"] = secrets["token"]
@@ -585,7 +596,11 @@ def test_planted_secrets_are_in_no_log_line_repr_pickle_or_exception(
     assert services.settings.environ_names == ("GROQ_API_KEY", "XAI_API_KEY")
     look = services_state()
     said = [repr(services), repr(look), str(look.plan), repr(services.settings), *services.lines]
-    pickled = [dumps(thing) for dumps in (pickle.dumps, cloudpickle.dumps) for thing in (services.settings, ingest_task)]
+    pickled = [
+        dumps(thing)
+        for dumps in (pickle.dumps, cloudpickle.dumps)
+        for thing in (services.settings, ingest_task)
+    ]
 
     own = secrets["own"]
     faults = [
@@ -598,7 +613,9 @@ def test_planted_secrets_are_in_no_log_line_repr_pickle_or_exception(
     for code in faults:
         write_source(project, code)
         failure = pytest.raises(ServicesFailedError, reload_services).value
-        again = pytest.raises(ServicesFailedError, start_services, services.settings.with_values(store=__file__)).value
+        again = pytest.raises(
+            ServicesFailedError, start_services, services.settings.with_values(store=__file__)
+        ).value
         for each in (failure, again):
             said += [str(each), repr(each), "".join(traceback.format_exception(each))]
             pickled.append(pickle.dumps(each))

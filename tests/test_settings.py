@@ -114,7 +114,9 @@ def test_a_blank_value_is_refused_by_name(name: str, blank: str) -> None:
 
 @pytest.mark.parametrize("overlap", ["300", "301"])
 def test_an_overlap_as_large_as_the_size_is_refused_with_both_names(overlap: str) -> None:
-    with pytest.raises(SettingsError, match=f"ORACULO_CHUNK_OVERLAP is {overlap} and ORACULO_CHUNK_SIZE is 300: "):
+    with pytest.raises(
+        SettingsError, match=f"ORACULO_CHUNK_OVERLAP is {overlap} and ORACULO_CHUNK_SIZE is 300: "
+    ):
         Settings.resolve(environ={"ORACULO_CHUNK_SIZE": "300", "ORACULO_CHUNK_OVERLAP": overlap})
 
 
@@ -200,7 +202,9 @@ def test_the_fingerprint_is_the_same_in_another_process() -> None:
         "print(Settings.resolve(project_root='/p', environ={}, chunk_size=500).fingerprint)"
     )
     environ = {**os.environ, "PYTHONHASHSEED": "7"}
-    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, check=True
+    )
     assert done.stdout.strip() == resolve(chunk_size=500).fingerprint
 
 

@@ -14,13 +14,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from oraculo_kit.messages import N_, translator
 from oraculo_kit.diagnostics.probes import examine
 from oraculo_kit.diagnostics.probes_case import Finding
 from oraculo_kit.diagnostics.sections import Page, Section
-from oraculo_kit.services import ServicesState, _early_choices, services_state
 from oraculo_kit.diagnostics.status_facts import gather_facts
 from oraculo_kit.diagnostics.status_page import Status
+from oraculo_kit.messages import N_, translator
+from oraculo_kit.services import ServicesState, _early_choices, services_state
 
 __all__ = ["Doctor", "Finding", "Status", "doctor", "status"]
 

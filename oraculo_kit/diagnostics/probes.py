@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from oraculo_kit.diagnostics import probes_setup, probes_store
-from oraculo_kit.messages import N_
 from oraculo_kit.diagnostics.probes_case import Answer, Case, Finding, error_text
+from oraculo_kit.messages import N_
 from oraculo_kit.services import ServicesState
 
 TIME_LIMIT = 10

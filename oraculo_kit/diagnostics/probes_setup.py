@@ -7,8 +7,8 @@ import shlex
 import stat
 import sys
 
-from oraculo_kit.environment import fetch_environ, redact
 from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text
+from oraculo_kit.environment import fetch_environ, redact
 from oraculo_kit.services import CONTEXTS, State
 
 

@@ -7,9 +7,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text, masked_location
 from oraculo_kit.display import size_text
 from oraculo_kit.errors import EmbedderMismatchError
-from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text, masked_location
 
 _LEAST_FREE_BYTES = 1024**3
 _LEAST_FREE_SHARE = 0.10

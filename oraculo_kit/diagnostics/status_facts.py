@@ -13,10 +13,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
+from oraculo_kit.diagnostics.probes_case import error_text, masked_location, usable_settings
 from oraculo_kit.environment import environ_origin, redact
 from oraculo_kit.environment.names import RECORD_VARIABLE, is_provider_name, looks_secret
 from oraculo_kit.environment.record import recorded_origins
-from oraculo_kit.diagnostics.probes_case import error_text, masked_location, usable_settings
 from oraculo_kit.services import ServicesState
 from oraculo_kit.settings import Settings, find_project_root, setting_variables
 from oraculo_kit.workers import WorkerRecord, read_workers

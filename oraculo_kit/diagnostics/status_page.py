@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from oraculo_kit.diagnostics.sections import Page, Section
 from oraculo_kit.display import size_text
 from oraculo_kit.messages import N_, translator
-from oraculo_kit.diagnostics.sections import Page, Section
 from oraculo_kit.services import CONTEXTS
 
 _SHOWN_WORKERS = 12

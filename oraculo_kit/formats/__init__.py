@@ -13,15 +13,16 @@ What a loader may rely on and must keep:
 - ``data`` is never empty, and is no larger than the limit for one document.
 - It raises :class:`~oraculo_kit.errors.ExtractionError` (or ``EmptySourceError``) with the reason alone;
   :func:`oraculo_kit.load.load_bytes` puts the file's name before it, and turns every other exception into one.
-- Its documents are new: `load_bytes` cleans their text and metadata in place. Metadata values are JSON types. ``format="markdown"`` in the metadata asks
-  :mod:`oraculo_kit.split` to cut at headings, and is removed there.
+- Its documents are new: `load_bytes` cleans their text and metadata in place.
+- Metadata values are JSON types. ``format="markdown"`` asks :mod:`oraculo_kit.split` to cut at headings, and is
+  removed there.
 
-Why no all-in-one extraction library: ``kreuzberg`` 4.10.4 was tried first, on the files of ``tests/tools/documents.py``.
-It drops ``&``, ``<``, ``>`` and tabs from .docx (``P&D`` becomes ``PD``), hangs on a PDF in a forked child after any
-extraction in the parent (what joblib's multiprocessing workers are), aborts the whole process on deeply nested
-.xml, .odt, .pptx and .epub, reads .html as UTF-8 only, numbers spreadsheet rows from the first used cell, and
-weighs 98 MB. So PDF is read by ``pypdfium2`` (the same engine, 9 MB, no threads), .xlsx by ``openpyxl``,
-and the rest, which are text, JSON, XML or zip files of XML, by the standard library, none of it recursive.
+Why no all-in-one extraction library: ``kreuzberg`` 4.10.4 was tried first. It drops ``&``, ``<``, ``>`` and tabs from
+.docx (``P&D`` becomes ``PD``), hangs on a PDF in a forked child after any extraction in the parent (what joblib's
+multiprocessing workers are), takes the whole process down on deeply nested .xml, .odt, .pptx and .epub, reads .html
+as UTF-8 whatever it declares, loses the row numbers of sheets that begin below row 1, and weighs 98 MB. So PDF is read
+by ``pypdfium2`` (the same engine, 9 MB, no threads), .xlsx by ``openpyxl``, and the rest, which is text, JSON, XML or
+zip files of XML, by the standard library: iteratively, but for JSON, whose depth Python limits.
 
 Modules are imported when a file of their family is first read.
 """

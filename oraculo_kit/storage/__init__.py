@@ -59,6 +59,4 @@ def open_storage(
         # Only an embedder that somebody chose is compared on open: a store of another one can still be looked at.
         chosen = Settings.resolve().embedder
         embedder = chosen if chosen != DEFAULT_EMBEDDER else None
-    return FaissVetorStorage(
-        location, embedder, read_only, durability=durability, lock_timeout=lock_timeout
-    )
+    return FaissVetorStorage(location, embedder, read_only, durability=durability, lock_timeout=lock_timeout)

@@ -34,8 +34,8 @@ from oraculo_kit.errors import (
     StoreLockTimeoutError,
     StoreReadOnlyError,
 )
-from oraculo_kit.storage.fulltext import FTS_TOKENIZER
 from oraculo_kit.storage.forks import gate
+from oraculo_kit.storage.fulltext import FTS_TOKENIZER
 
 FORMAT = 1
 APPLICATION_ID = 0x4F52414B  # "ORAK", so that `file` and we can tell a catalog from any other database
@@ -179,7 +179,7 @@ class Catalog:
     def is_empty(self) -> bool:
         """Tell whether the file holds no table at all: it was just made, or its creator died."""
         with translated(self.path):
-            return self.one("SELECT count(*) FROM sqlite_schema") == 0
+            return int(self.one("SELECT count(*) FROM sqlite_schema")) == 0
 
     def check_format(self) -> None:
         """Refuse a file that is not a catalog, or one of a newer format.

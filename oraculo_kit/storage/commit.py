@@ -363,13 +363,18 @@ class EmbedderIdentity:
             raise embedder_mismatch(folder, name, self.name, "")
         if dimension is not None and dimension != len(self.probe):
             raise embedder_mismatch(
-                folder, name or "ready-made vectors", self.name, f" (dimension {dimension} against {len(self.probe)})"
+                folder,
+                name or "ready-made vectors",
+                self.name,
+                f" (dimension {dimension} against {len(self.probe)})",
             )
         stored = catalog.meta("probe")
         if stored is not None:
             cosine = float(np.frombuffer(stored, "<f4") @ self.probe)
             if cosine < 0.999:
-                raise embedder_mismatch(folder, name, self.name, f" (its probe vector has cosine {cosine:.3f})")
+                raise embedder_mismatch(
+                    folder, name, self.name, f" (its probe vector has cosine {cosine:.3f})"
+                )
 
 
 def embedder_mismatch(folder: Path, stored: str, given: str, detail: str) -> EmbedderMismatchError:
@@ -433,7 +438,10 @@ def acknowledged(what: str) -> Iterator[None]:
 
 def claim_owners(catalog: Catalog, purpose: str) -> list[Owner]:
     """Return who claimed names for a purpose."""
-    return [Owner(*row) for row in catalog.rows("SELECT host, pid, started FROM claims WHERE purpose = ?", (purpose,))]
+    return [
+        Owner(*row)
+        for row in catalog.rows("SELECT host, pid, started FROM claims WHERE purpose = ?", (purpose,))
+    ]
 
 
 def check_not_behind(catalog: Catalog, remembered: int) -> None:
@@ -572,7 +580,9 @@ def _pending_rows(numbers: range, vectors: NDArray[np.float32]) -> Iterator[tupl
 def _delete_ids(catalog: Catalog, ids: Sequence[str], commit: int) -> None:
     old: list[int] = []
     for chunk_id in ids:
-        old.extend(number for (number,) in catalog.rows("SELECT number FROM chunks WHERE id = ?", (chunk_id,)))
+        old.extend(
+            number for (number,) in catalog.rows("SELECT number FROM chunks WHERE id = ?", (chunk_id,))
+        )
     if old:
         delete_chunks(catalog, np.array(old, np.int64), commit)
 

@@ -55,7 +55,7 @@ from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.prepare import check_vectors, prepare_source
 from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
 from oraculo_kit.storage.results import Hit, SearchResults, root_of
-from oraculo_kit.storage.snapshot import Reader, Snapshot, check_k, matching
+from oraculo_kit.storage.snapshot import Reader, check_k, matching
 from oraculo_kit.storage.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -162,7 +162,9 @@ class FaissVetorStorage(VetorStorage):
         if self._closed:
             raise StoreClosedError(f"the store {self.location} was closed; open it again with open_storage()")
         if self._writer is None:
-            raise StoreReadOnlyError(f"the store {self.location} was opened read-only; open it without read_only")
+            raise StoreReadOnlyError(
+                f"the store {self.location} was opened read-only; open it without read_only"
+            )
         return self._writer
 
     def _reading(self) -> Reader:
@@ -230,9 +232,7 @@ class FaissVetorStorage(VetorStorage):
             self.remove_by_metadata("source", source)
             return []
         matrix, identity = self._matrix(documents, vectors)
-        write = prepare_source(
-            source, documents, matrix, [document.id for document in documents], whole=True
-        )
+        write = prepare_source(source, documents, matrix, [document.id for document in documents], whole=True)
         writer.commit([write], identity)
         return [row.id for row in write.rows]
 
@@ -252,9 +252,7 @@ class FaissVetorStorage(VetorStorage):
         if writes:
             writer.commit(writes, self._checked_identity())
 
-    def search(
-        self, query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
-    ) -> Any:
+    def search(self, query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None) -> Any:
         check_k(k)
         if mode not in MODES:
             raise QueryError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
@@ -315,7 +313,9 @@ class FaissVetorStorage(VetorStorage):
         wanted = json.dumps(list(ids))
 
         def select(catalog: Catalog) -> NDArray[np.int64]:
-            rows = catalog.rows("SELECT number FROM chunks WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
+            rows = catalog.rows(
+                "SELECT number FROM chunks WHERE id IN (SELECT value FROM json_each(?))", (wanted,)
+            )
             return np.array([number for (number,) in rows], np.int64)
 
         return self._writing().remove(select, "remove chunks")
@@ -325,7 +325,9 @@ class FaissVetorStorage(VetorStorage):
 
         def select(catalog: Catalog) -> NDArray[np.int64]:
             if key == "source" and isinstance(value, str):  # one without chunks leaves no chunk to find it by
-                catalog.db.execute("DELETE FROM sources WHERE key = ? AND chunk_count = 0", (clean_text(value),))
+                catalog.db.execute(
+                    "DELETE FROM sources WHERE key = ? AND chunk_count = 0", (clean_text(value),)
+                )
             return matching(catalog, compiled)
 
         return self._writing().remove(select, "remove by metadata")
@@ -336,7 +338,10 @@ class FaissVetorStorage(VetorStorage):
                 "SELECT key, chunk_count, language, written_at, metadata, content_hash, bytes, mtime_ns, "
                 "pipeline, run FROM sources ORDER BY key"
             )
-        return [SourceRow(*row[:4], json.loads(row[4]), LedgerEntry(*row[5:])) for row in rows]
+        return [
+            SourceRow(key, chunks, language, written_at, json.loads(metadata), LedgerEntry(*ledger))
+            for key, chunks, language, written_at, metadata, *ledger in rows
+        ]
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         with self._reading().pin() as snapshot:
@@ -365,7 +370,9 @@ class FaissVetorStorage(VetorStorage):
         # One version for the whole table: a page at a time, within one pinned snapshot.
         with self._reading().pin() as snapshot:
             while chunks := snapshot.page(after, 1000):
-                rows.extend((chunk.id, chunk.source, chunk.ordinal, chunk.text, chunk.metadata) for chunk in chunks)
+                rows.extend(
+                    (chunk.id, chunk.source, chunk.ordinal, chunk.text, chunk.metadata) for chunk in chunks
+                )
                 after = chunks[-1].number
         return pd.DataFrame(rows, columns=["id", "source", "ordinal", "text", "metadata"])
 
@@ -466,7 +473,10 @@ def _before_fork() -> None:
         for store in list(_open_stores):
             store._rest()
     else:
-        _log.warning("process %d forked in the middle of an access to a store; the child may not get at it", os.getpid())
+        _log.warning(
+            "process %d forked in the middle of an access to a store; the child may not get at it",
+            os.getpid(),
+        )
 
 
 def _after_fork_in_child() -> None:

@@ -68,7 +68,9 @@ class CompiledFilter:
         self.sql = self._group(filter, 0)
         self.keys = list(self._keys)
         if len(self.sql) > _MAX_SQL or len(self.bindings) > _MAX_BINDINGS:
-            raise FilterError("the filter has too many conditions; write many values of one key as {key: {'$in': [...]}}")
+            raise FilterError(
+                "the filter has too many conditions; write many values of one key as {key: {'$in': [...]}}"
+            )
 
     def _bind(self, value: Any) -> str:
         # By type too: 1 and True and 1.0 are equal in Python.
@@ -107,13 +109,17 @@ class CompiledFilter:
                 raise FilterError(
                     f"unknown operator {wrong!r} for key {key!r}, expected one of {', '.join(OPERATORS[:10])}, $not"
                 )
-            return _joined([self._operator(key, name, operand, depth) for name, operand in value.items()], "AND", "1")
+            return _joined(
+                [self._operator(key, name, operand, depth) for name, operand in value.items()], "AND", "1"
+            )
         return self._operator(key, "$eq", value, depth)
 
     def _operator(self, key: str, operator: str, operand: Any, depth: int) -> str:
         if operator == "$not":
             if not isinstance(operand, Mapping):
-                raise FilterError(f"$not of key {key!r} takes operators such as {{'$gt': 3}}, got {operand!r:.80}")
+                raise FilterError(
+                    f"$not of key {key!r} takes operators such as {{'$gt': 3}}, got {operand!r:.80}"
+                )
             return f"(NOT {self._item(key, operand, depth + 1)})"
         if operator in _NEGATIONS:
             return f"(NOT {self._operator(key, _NEGATIONS[operator], operand, depth)})"
@@ -128,7 +134,9 @@ class CompiledFilter:
             return self._among(key, operand, depth)
         operand = _operand(key, operator, operand)
         if operator == "$eq" and operand is None:
-            present = self._somewhere(key, lambda field: f"{field.type} IS NOT NULL AND {field.type} != 'null'")
+            present = self._somewhere(
+                key, lambda field: f"{field.type} IS NOT NULL AND {field.type} != 'null'"
+            )
             return f"(NOT {present})"
         test = {"$eq": self._equal, "$contains": self._contains}.get(operator)
         if test is not None:
@@ -147,7 +155,9 @@ class CompiledFilter:
         # Each kind as one list: a chain of thousands of conditions is more than SQLite takes.
         if texts:
             listed = self._bind(json.dumps(texts))
-            parts.append(self._somewhere(key, lambda field: f"({field.type} = 'text' AND {_listed(field, listed)})"))
+            parts.append(
+                self._somewhere(key, lambda field: f"({field.type} = 'text' AND {_listed(field, listed)})")
+            )
         if numbers:
             these = self._bind(json.dumps(numbers))
             parts.append(
@@ -255,7 +265,9 @@ def _operand(key: str, operator: str, operand: Any) -> Any:
     if isinstance(operand, float) and not math.isfinite(operand):
         raise FilterError(f"{operator} of key {key!r} takes a finite number, got {operand!r}")
     if isinstance(operand, int) and operand.bit_length() > MAX_INTEGER_BITS:
-        raise FilterError(f"{operator} of key {key!r} got an integer of {operand.bit_length()} bits; none so large is stored")
+        raise FilterError(
+            f"{operator} of key {key!r} got an integer of {operand.bit_length()} bits; none so large is stored"
+        )
     if hasattr(operand, "isoformat"):
         return operand.isoformat()  # as metadata stores dates
     if isinstance(operand, str):

@@ -21,10 +21,10 @@ from oraculo_kit.storage.stems import (
     TOKEN,
     WORD,
     is_spaceless,
-    split,
-    stem,
+    split_token,
     stem_text,
-    stems_of,
+    stem_token,
+    stem_word,
     words_of,
 )
 
@@ -91,7 +91,9 @@ class TextQuery:
         stems = [stem for stem in self.stems if stem not in skip] or list(self.stems)
         if not stems:
             return None
-        phrases = [" ".join([stem(word) for word in phrase.split()][:_MAX_TERMS]) for phrase in self.phrases]
+        phrases = [
+            " ".join([stem_word(word) for word in phrase.split()][:_MAX_TERMS]) for phrase in self.phrases
+        ]
         alternatives = set(stems)
         if all(alternatives.isdisjoint(phrase.split()) for phrase in phrases):
             # A phrase of stop words: nothing else in the query need be in a text that has it.
@@ -126,7 +128,7 @@ class TextQuery:
 
         Two shares: of the query's words that stand in the text in this very form, and of its neighbouring words
         that are neighbours in the text too, stop words not counted. The second counts twice: it brings more, and
-        in long queries the first costs (0.6 points on botocore when both count once). A query of one word has
+        in long queries the first costs a little (0.2 points on botocore when both count once). A query of one word has
         the first share only.
 
         Parameters
@@ -192,14 +194,14 @@ def parse_query(query: str) -> TextQuery:
                 phrases.append(row)
     text = " ".join(plain)
     tokens = TOKEN.findall(text)
-    every = [word for token in tokens for word in _asked(split(token)[0])]
+    every = [word for token in tokens for word in _asked(split_token(token)[0])]
     words = [word for word in every if word not in STOP_WORDS] or every
-    forms = (form for token in tokens for form in split(token)[1])
+    forms = (form for token in tokens for form in split_token(token)[1])
     return TextQuery(
         text=text,
         words=tuple(dict.fromkeys(words))[:_MAX_TERMS],
         pairs=tuple(dict.fromkeys(f"{one} {other}" for one, other in pairwise(words)))[:_MAX_TERMS],
-        stems=tuple(dict.fromkeys(stem(word) for word in [*words, *forms]))[:_MAX_TERMS],
+        stems=tuple(dict.fromkeys(stem_word(word) for word in [*words, *forms]))[:_MAX_TERMS],
         phrases=tuple(dict.fromkeys(filter(None, phrases))),
         excluded=tuple(dict.fromkeys(filter(None, excluded))),
     )
@@ -245,12 +247,12 @@ def highlight_spans(text: str, query: TextQuery) -> list[tuple[int, int]]:
 
 def _matches(text: str, wanted: set[str]) -> Iterator[tuple[int, int]]:
     for token in TOKEN.finditer(text):
-        if not wanted.isdisjoint(stems_of(token[0])[1].split()):
+        if not wanted.isdisjoint(stem_token(token[0])[1].split()):
             yield token.span()
             continue
         before = ""
         for word in WORD.finditer(text, *token.span()):
-            stems = stems_of(word[0])[0]
+            stems = stem_token(word[0])[0]
             if not wanted.isdisjoint(stems.split()):
                 yield word.span()
             elif f"{before} {stems}" in wanted:

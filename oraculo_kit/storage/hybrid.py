@@ -56,14 +56,21 @@ class _Candidates:
 
     def ranked(self, chunks: dict[int, StoredChunk], k: int) -> Iterator[Ranked]:
         rows = zip(
-            self.numbers.tolist(), self.scores.tolist(), self.cosines.tolist(), self.bm25.tolist(), strict=True
+            self.numbers.tolist(),
+            self.scores.tolist(),
+            self.cosines.tolist(),
+            self.bm25.tolist(),
+            strict=True,
         )
         left = k
         for number, score, cosine, bm25 in rows:
             if left and number in chunks:
                 left -= 1
                 yield Ranked(
-                    chunks[number], score, None if np.isnan(cosine) else cosine, None if np.isnan(bm25) else bm25
+                    chunks[number],
+                    score,
+                    None if np.isnan(cosine) else cosine,
+                    None if np.isnan(bm25) else bm25,
                 )
 
 
@@ -108,7 +115,9 @@ def rank(
         elif near is None or vectors is None:
             candidates = _by_text(snapshot, query, wanted, allowed)
         else:
-            candidates = _union(snapshot, near[place], _by_text(snapshot, query, wanted, allowed), vectors[place])
+            candidates = _union(
+                snapshot, near[place], _by_text(snapshot, query, wanted, allowed), vectors[place]
+            )
         found.append(_chosen(snapshot, query, candidates, k, reworded=mode == "hybrid" and near is not None))
     return found
 

@@ -26,7 +26,7 @@ sobre sua suas também te tem têm ter tinha um uma umas uns você vocês"""
 _ENGLISH = """a about after all also an and any are as at be because been before being between both but by can could
 did do does each for from had has have he her here him his how i if in into is it its itself me more most my no nor
 not of on only or other our out over own same she should so some such than that the their them then there these they
-this those through to too under until up us very was we were what when where which while who whom whose why will with
+this those through to too under until up very was we were what when where which while who whom whose why will with
 would you your"""
 
 _OTHERS = """
@@ -44,7 +44,9 @@ els les amb i de la que una per un el del és no o en al
 """
 
 _SAMPLE = 2_400  # characters looked at: a third of it from the start, the middle and the end
-_MINIMUM_SHARE = 0.10  # of the words; tables, code and lists of names stay below it, running text is above 0.25
+_MINIMUM_SHARE = (
+    0.10  # of the words; tables, code and lists of names stay below it, running text is above 0.25
+)
 _MINIMUM_LEAD = 1.3  # times the score of the next language
 _WORD = re.compile(r"[^\W\d_]+")
 

@@ -164,7 +164,12 @@ class WriterLock:
             pause = max(pause * 0.9, _LAST_PAUSE)
 
     def _name_holder(self, descriptor: int, what: str) -> None:
-        holder = {"pid": os.getpid(), "host": socket.gethostname()[:64], "since": int(time.time()), "what": what}
+        holder = {
+            "pid": os.getpid(),
+            "host": socket.gethostname()[:64],
+            "since": int(time.time()),
+            "what": what,
+        }
         _write_at(descriptor, json.dumps(holder).encode().ljust(_HOLDER_BYTES), _COMMIT_BYTES)
 
     def holder(self) -> dict[str, Any]:

@@ -282,9 +282,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
 
-def _merged(
-    scores: NDArray[np.float32], numbers: Numbers, k: int
-) -> tuple[NDArray[np.float32], Numbers]:
+def _merged(scores: NDArray[np.float32], numbers: Numbers, k: int) -> tuple[NDArray[np.float32], Numbers]:
     # Ties go to the smaller number (the earlier chunk), so that results do not depend on the layout.
     order = np.lexsort((numbers, -scores), axis=1)[:, :k]
     scores = np.take_along_axis(scores, order, axis=1)
@@ -331,7 +329,8 @@ def load_manifest(catalog: Catalog, segments_folder: Path, last: Manifest | None
         kept_dead = np.zeros(0, np.int64)
     numbers, vectors = read_pending(catalog, dimension, after)
     dead = np.array(
-        [n for (n,) in catalog.rows("SELECT number FROM tombstones WHERE commit_number > ?", (since,))], np.int64
+        [n for (n,) in catalog.rows("SELECT number FROM tombstones WHERE commit_number > ?", (since,))],
+        np.int64,
     )
     return Manifest(
         commit=commit,
@@ -376,7 +375,9 @@ def read_pending(catalog: Catalog, dimension: int, after: int) -> tuple[Numbers,
     StoreCorruptedError
         When a vector does not match its checksum.
     """
-    rows = catalog.rows("SELECT number, checksum, vector FROM pending WHERE number > ? ORDER BY number", (after,))
+    rows = catalog.rows(
+        "SELECT number, checksum, vector FROM pending WHERE number > ? ORDER BY number", (after,)
+    )
     for number, checksum, blob in rows:
         if zlib.crc32(blob) != checksum or len(blob) != dimension * 4:
             raise StoreCorruptedError(

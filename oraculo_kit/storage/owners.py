@@ -35,7 +35,9 @@ class Owner:
         try:
             process = psutil.Process(self.pid)
             # A zombie is dead: it only waits for its parent to take note, which may be never.
-            return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1.0
+            return (
+                process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - self.started) < 1.0
+            )
         except psutil.NoSuchProcess:
             return False
         except psutil.AccessDenied:

@@ -122,9 +122,13 @@ def check_vectors(vectors: Any, count: int) -> NDArray[np.float32]:
     try:
         matrix = np.asarray(vectors, dtype=np.float32)
     except (TypeError, ValueError) as exc:
-        raise VectorsError(f"got {type(vectors).__name__} as vectors, expected a matrix of numbers: {exc}") from exc
+        raise VectorsError(
+            f"got {type(vectors).__name__} as vectors, expected a matrix of numbers: {exc}"
+        ) from exc
     if matrix.ndim != 2 or len(matrix) != count or (count and not matrix.shape[1]):
-        raise VectorsError(f"got vectors of shape {matrix.shape}, expected ({count}, dimension): one row per document")
+        raise VectorsError(
+            f"got vectors of shape {matrix.shape}, expected ({count}, dimension): one row per document"
+        )
     lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
     wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
     if len(wrong):

@@ -89,7 +89,11 @@ def fuse(
     >>> fuse([0.9, 0.5, 0.1], [0, 0, 0]).round(2)
     array([1. , 0.5, 0. ])
     """
-    given = [np.asarray(scores, np.float64) for scores in (vector_scores, text_scores, wording) if scores is not None]
+    given = [
+        np.asarray(scores, np.float64)
+        for scores in (vector_scores, text_scores, wording)
+        if scores is not None
+    ]
     if not given or any(scores.ndim != 1 or scores.shape != given[0].shape for scores in given):
         shapes = [scores.shape for scores in given]
         raise ValueError(f"got scores of shapes {shapes}, expected at least one, each of shape (candidates,)")

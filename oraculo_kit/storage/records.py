@@ -156,14 +156,18 @@ def _key(key: object) -> str:
 def _plain(value: Any, name: str, depth: int) -> Any:
     if depth > _MAX_DEPTH:
         # SQLite's JSON functions refuse a row nested deeper than 1000, and with it every filtered search.
-        raise SourceError(f"metadata {name!r} is nested more than {_MAX_DEPTH} levels deep; flatten it, or store it as text")
+        raise SourceError(
+            f"metadata {name!r} is nested more than {_MAX_DEPTH} levels deep; flatten it, or store it as text"
+        )
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, str):
         return clean_text(str.__str__(value))
     if isinstance(value, int):
         if value.bit_length() > MAX_INTEGER_BITS:
-            raise SourceError(f"metadata {name!r} holds an integer of {value.bit_length()} bits; store it as text")
+            raise SourceError(
+                f"metadata {name!r} holds an integer of {value.bit_length()} bits; store it as text"
+            )
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None

@@ -49,7 +49,9 @@ class Hit:
     def place(self) -> str:
         """Return where in its source the hit stands: page, sheet, row or heading, as far as known."""
         known = ((name, self.metadata.get(name)) for name in ("page", "sheet", "row", "heading"))
-        return " ".join(f"{name} {value}" if name != "heading" else str(value) for name, value in known if value)
+        return " ".join(
+            f"{name} {value}" if name != "heading" else str(value) for name, value in known if value
+        )
 
 
 @dataclass(frozen=True)
@@ -151,7 +153,9 @@ class _Text:
         if not spans:
             return self._text
         # From the densest place: where most of the query's words stand within what a line can show.
-        best = max(spans, key=lambda one: (sum(one[0] <= start < one[0] + _SNIPPET for start, _ in spans), -one[0]))
+        best = max(
+            spans, key=lambda one: (sum(one[0] <= start < one[0] + _SNIPPET for start, _ in spans), -one[0])
+        )
         start = self._text.rfind(" ", 0, max(best[0] - _LEAD, 0)) + 1 if best[0] > _LEAD else 0
         return ("…" if start else "") + self._text[start:]
 

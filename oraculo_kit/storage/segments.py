@@ -72,9 +72,9 @@ class Segment:
                 raise _damaged(path, f"it has {size} bytes, expected {vectors_at + rows * dimension * width}")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.numbers: NDArray[np.int64] = np.frombuffer(mapped, "<i8", rows, _NUMBERS_AT)
-        self.vectors: NDArray[np.float32] = np.frombuffer(mapped, "<f4", rows * dimension, vectors_at).reshape(
-            rows, dimension
-        )
+        self.vectors: NDArray[np.float32] = np.frombuffer(
+            mapped, "<f4", rows * dimension, vectors_at
+        ).reshape(rows, dimension)
 
     def positions(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Return where `numbers` stand in this segment, and which of them do."""
@@ -137,7 +137,7 @@ def write_segment(
     try:
         with open(temporary, "wb") as file:
             prefix = header.ljust(_NUMBERS_AT, b"\0") + np.ascontiguousarray(numbers, "<i8").tobytes()
-            parts = (memoryview(np.ascontiguousarray(block, "<f4")).cast("B") for block in blocks)
+            parts = (np.ascontiguousarray(block, "<f4").reshape(-1).view(np.uint8).data for block in blocks)
             for part in chain([memoryview(prefix.ljust(vectors_at, b"\0"))], parts):
                 file.write(part)
                 digest.update(part)

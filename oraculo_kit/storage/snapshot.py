@@ -93,7 +93,9 @@ class Snapshot:
                 hint = f"did you mean {near[0]!r}?" if near else f"known keys: {listed}"
                 warnings.warn(f"no chunk has the metadata key {key!r}; {hint}", UserWarning, stacklevel=5)
 
-    def text_top(self, match: str, k: int, allowed: Numbers | None = None) -> tuple[Numbers, NDArray[np.float64]]:
+    def text_top(
+        self, match: str, k: int, allowed: Numbers | None = None
+    ) -> tuple[Numbers, NDArray[np.float64]]:
         """Find the chunks with the highest BM25.
 
         Parameters
@@ -133,7 +135,9 @@ class Snapshot:
         StoreCorruptedError
             When a row does not match its checksum.
         """
-        return self._chunks("c.number IN (SELECT value FROM json_each(:wanted))", json.dumps(numbers.tolist()), numbers)
+        return self._chunks(
+            "c.number IN (SELECT value FROM json_each(:wanted))", json.dumps(numbers.tolist()), numbers
+        )
 
     def chunks_by_id(self, ids: Sequence[str]) -> list[StoredChunk]:
         """Read chunks by id, in the order given; unknown ids are left out."""

@@ -36,7 +36,18 @@ from typing import TypeVar
 
 import Stemmer
 
-__all__ = ["FTS_TOKENIZER", "STEMMER_VERSION", "TOKEN", "WORD", "split", "stem", "stem_text", "stems_of", "words_of"]
+__all__ = [
+    "FTS_TOKENIZER",
+    "STEMMER_VERSION",
+    "TOKEN",
+    "WORD",
+    "is_spaceless",
+    "split_token",
+    "stem_text",
+    "stem_token",
+    "stem_word",
+    "words_of",
+]
 
 FTS_TOKENIZER = "ascii tokenchars '+#'"
 """Value of FTS5's ``tokenize`` option: splits at spaces only, since stems hold no other ASCII punctuation."""
@@ -44,20 +55,28 @@ FTS_TOKENIZER = "ascii tokenchars '+#'"
 STEMMER_VERSION = f"1/PyStemmer {Stemmer.version()}"
 """Stored with an index: stems made by another version must not be compared with ours."""
 
-_CACHED_WORDS = 1 << 16
+_CACHED_WORDS = 1 << 16  # a cache of this many takes 10 to 15 MB
 
 # Marks that belong to a word although Python's \w leaves them out: combining characters, soft hyphen, joiners.
 _MARKS = (
-    "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed\u0900-\u0dff"
-    "\u0e31-\u0e4e\u0eb1-\u0ecd\u0f71-\u0f84\u102b-\u103e\u17b4-\u17d3\u200c\u200d\u3099\u309a"
+    "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
+    "\u0900-\u0963\u0966-\u096f\u0971-\u0df3\u0e31-\u0e4e\u0eb1-\u0ecd\u0f71-\u0f84\u102b-\u103e"
+    "\u17b4-\u17d3\u200c\u200d\u3099\u309a"
 )
-# Thai to Myanmar, Khmer, kana, Han.
+# Thai, Lao, Myanmar, Khmer, kana, Han; Hangul too, whose words end in particles that no stemmer here knows.
 _SPACELESS = (
-    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+    "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
+    "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-# Bounded repeats keep what is cached small; possessive ones (++) keep the time linear.
-TOKEN = re.compile(rf"[\w{_MARKS}]{{1,64}}+(?:(?:[-‐‑]\n?|[./@&]|,(?=\d))[\w{_MARKS}]{{1,64}}+){{0,8}}+[+#]{{0,2}}+")
+_PART = rf"[\w{_MARKS}]{{1,64}}+"  # bounded: tokens are kept in caches; possessive: the time is linear
+
+TOKEN = re.compile(rf"{_PART}(?:(?:[-‐‑]\n?|[./@&]|,(?=\d)){_PART}){{0,8}}+[+#]{{0,2}}+")
+"""What is written together: a word, or words joined by one hyphen, dot, slash, @, & or decimal comma."""
+
 WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W_{_SPACELESS}]|(?![{_SPACELESS}])[{_MARKS}])+")
+"""One word within a token."""
+
+_SPACELESS_WORD = re.compile(f"[{_SPACELESS}]")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)+")
 # Ordinals (5º, nº) are read as "5" and "n"; the others are invisible.
@@ -78,7 +97,6 @@ _ACCENTED = {
 }  # fmt: skip
 _ACCENTED_ENDINGS = tuple(_ACCENTED)
 
-
 _Value = TypeVar("_Value")
 
 
@@ -90,11 +108,8 @@ class _Stemmers(threading.local):
         self.portuguese = Stemmer.Stemmer("portuguese", 0)
 
 
-_stemmers = _Stemmers()
-
-
 class _Cache(dict[str, _Value]):
-    """Results of a function of one word, bounded; half the price of `functools.lru_cache` where it matters.
+    """Results of a function of one word, bounded; a third of the price of `functools.lru_cache` per hit.
 
     Shared by all threads: at worst two of them compute the same value.
     """
@@ -109,6 +124,9 @@ class _Cache(dict[str, _Value]):
             self.clear()
         self[word] = value
         return value
+
+
+_stemmers = _Stemmers()
 
 
 def _fold_any(text: str) -> str:
@@ -141,24 +159,24 @@ def _singular(word: str) -> str:
     return word
 
 
-def _stem_word(word: str) -> str:
+def _stem(word: str) -> str:
     if not (word.isascii() and word.isalpha()):
         return word
     stem: str = _stemmers.english.stemWord(_singular(word))
     if len(stem) > 2 and stem[-1] == "n" and stem[-2] in "eiou":
-        stem = stem[:-1] + "m"  # imagens has become imagen: meet imagem (and let tokens and token both be tokem)
+        # "imagens" has become "imagen": meet "imagem". Words in -n (token, tokens) still meet each other.
+        stem = stem[:-1] + "m"
     if stem.endswith(_ACCENTED_ENDINGS):
         ending = next(ending for ending in _ACCENTED_ENDINGS if stem.endswith(ending))
         stem = stem[: -len(ending)] + _ACCENTED[ending]
-    stem = _stemmers.portuguese.stemWord(stem)
-    return stem if stem.isascii() else _fold(stem)
+    return _fold(_stemmers.portuguese.stemWord(stem))
 
 
-stem = _Cache(_stem_word).__getitem__
+stem_word = _Cache(_stem).__getitem__
+"""Return the stem of a folded word."""
 
 
-def _split_token(token: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the folded words of a token, and the other forms it is to be found by."""
+def _split(token: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     folded = _fold(token)
     if folded.isascii() and folded.isalpha() and (token.islower() or token.istitle() or token.isupper()):
         return (folded,), ()  # nearly every token
@@ -175,15 +193,33 @@ def _split_token(token: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return words, tuple(dict.fromkeys(forms))
 
 
-split = _Cache(_split_token).__getitem__
+split_token = _Cache(_split).__getitem__
+"""Return the folded words of a token, and the other forms it is to be found by."""
 
 
 def _stem_token(token: str) -> tuple[str, str]:
-    words, forms = _split_token(token)
-    return " ".join(map(stem, words)), " ".join(map(stem, forms))
+    words, forms = _split(token)
+    return " ".join(map(stem_word, words)), " ".join(map(stem_word, forms))
 
 
-stems_of = _Cache(_stem_token).__getitem__
+stem_token = _Cache(_stem_token).__getitem__
+"""Return the stems of a token's words, and those of its other forms, each with a space between two."""
+
+
+def is_spaceless(word: str) -> bool:
+    """Tell whether a word is one character of a script that is written without spaces."""
+    return _SPACELESS_WORD.fullmatch(word) is not None
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words of a text in order, folded, not stemmed.
+
+    Examples
+    --------
+    >>> words_of("A emissão da NFS-e")
+    ['a', 'emissao', 'da', 'nfs', 'e']
+    """
+    return [word for words, _ in map(split_token, TOKEN.findall(text)) for word in words]
 
 
 def stem_text(text: str) -> str:
@@ -206,11 +242,5 @@ def stem_text(text: str) -> str:
     >>> stem_text("emissao de nota fiscal")
     'emissa de not fiscal'
     """
-    pairs = list(map(stems_of, TOKEN.findall(text)))
+    pairs = list(map(stem_token, TOKEN.findall(text)))
     return " ".join([words for words, _ in pairs if words] + [forms for _, forms in pairs if forms])
-
-
-def words_of(text: str) -> list[str]:
-    return [word for words, _ in map(split, TOKEN.findall(text)) for word in words]
-
-

@@ -171,7 +171,9 @@ class _Check:
             for table in ("chunks", "pending", "tombstones"):
                 highest = catalog.one(f"SELECT max(number) FROM {table}") or 0
                 if highest > given:
-                    self.found.add(f"{table} has the number {highest}, but only numbers up to {given} were given out")
+                    self.found.add(
+                        f"{table} has the number {highest}, but only numbers up to {given} were given out"
+                    )
 
     def _check_segments(self) -> None:
         with self._page() as catalog:
@@ -196,7 +198,9 @@ class _Check:
             except FileNotFoundError:
                 continue  # dropped by a newer commit meanwhile
             if not same:
-                self.found.add(f"the segment {path} is damaged: its bytes do not match the digest in the catalog")
+                self.found.add(
+                    f"the segment {path} is damaged: its bytes do not match the digest in the catalog"
+                )
 
     def _segment(self, name: str) -> Segment | None:
         """Return a mapped segment; None, after reporting it once, for one that cannot be read."""
@@ -265,7 +269,9 @@ class _Check:
             (first, end),
         ):
             numbers.append(number)
-            name, text, metadata, source = (None if each is None else each.decode(errors="replace") for each in texts)
+            name, text, metadata, source = (
+                None if each is None else each.decode(errors="replace") for each in texts
+            )
             if source is None:
                 self.found.add(f"the chunk {name} belongs to a source that is not in the ledger")
             if row_checksum(str(name), ordinal, str(text), str(metadata)) != checksum:
@@ -304,7 +310,9 @@ class _Check:
             for after, key, counted, valid, there in rows:
                 source = key.decode(errors="replace")
                 if counted != there:
-                    self.found.add(f"the ledger counts {counted} chunks of source {source!r}, and there are {there}")
+                    self.found.add(
+                        f"the ledger counts {counted} chunks of source {source!r}, and there are {there}"
+                    )
                 if not valid:
                     self.found.add(f"the metadata of source {source!r} is not JSON")
             self.counts["sources"] += len(rows)
@@ -314,7 +322,9 @@ class _Check:
 
 def _first_from(catalog: Catalog, segments: list[Segment], start: int) -> int | None:
     tables = ("chunks", "pending", "tombstones")
-    found: list[Any] = [catalog.one(f"SELECT min(number) FROM {table} WHERE number >= ?", (start,)) for table in tables]
+    found: list[Any] = [
+        catalog.one(f"SELECT min(number) FROM {table} WHERE number >= ?", (start,)) for table in tables
+    ]
     found.append(catalog.one("SELECT min(id) FROM chunk_text_docsize WHERE id >= ?", (start,)))
     for segment in segments:
         place = int(np.searchsorted(segment.numbers, start))

@@ -92,7 +92,12 @@ def watch(watcher: Watcher) -> None:
     """Show every operation of this process's stores to a function that does it, or does not."""
     watched = _WatchedSystem(watcher)
     watch.kept = watched  # type: ignore[attr-defined]
-    write_at, sync_file, sync_folder, replace = lock._write_at, segments.sync_file, segments.sync_folder, os.replace
+    write_at, sync_file, sync_folder, replace = (
+        lock._write_at,
+        segments.sync_file,
+        segments.sync_folder,
+        os.replace,
+    )
 
     def path_of(descriptor: int) -> str:
         return os.readlink(f"/proc/self/fd/{descriptor}")
@@ -102,7 +107,9 @@ def watch(watcher: Watcher) -> None:
 
     segments.open = open_segment  # type: ignore[attr-defined]
     segments.sync_file = lambda at: watcher(Operation("sync", path_of(at)), lambda _part: sync_file(at))
-    segments.sync_folder = lambda at: watcher(Operation("sync folder", str(at)), lambda _part: sync_folder(at))
+    segments.sync_folder = lambda at: watcher(
+        Operation("sync folder", str(at)), lambda _part: sync_folder(at)
+    )
     os.replace = lambda a, b: watcher(Operation("rename", str(a), target=str(b)), lambda _part: replace(a, b))
     lock._write_at = lambda at, data, offset: watcher(
         Operation("write", path_of(at), offset, data), lambda part: write_at(at, part, offset)
@@ -144,7 +151,9 @@ class Disk:
                 _apply(files, operation)
             elif policy == "some" and chance.random() < 0.5:
                 whole = chance.random() < 0.7
-                sectors = len(operation.data) if whole else chance.randrange(len(operation.data) + 1) // 512 * 512
+                sectors = (
+                    len(operation.data) if whole else chance.randrange(len(operation.data) + 1) // 512 * 512
+                )
                 _apply(files, operation._replace(data=operation.data[:sectors]))
         return files
 

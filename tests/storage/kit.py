@@ -67,9 +67,7 @@ class TinyEmbeddings:
         return list(map(float, vectors(1, seed, self.dimension)[0]))
 
 
-def nearest(
-    query: Vectors, matrix: Vectors, ids: Sequence[str], k: int
-) -> list[tuple[str, float]]:
+def nearest(query: Vectors, matrix: Vectors, ids: Sequence[str], k: int) -> list[tuple[str, float]]:
     """Return the k ids with the highest cosine, by brute force in float64, best first."""
     scores = matrix.astype(np.float64) @ query.astype(np.float64)
     order = np.argsort(-scores, kind="stable")[:k]
@@ -121,7 +119,14 @@ class Child:
 
     def __init__(self, name: str, *arguments: Any, prefix: Sequence[str] = (), **options: Any) -> None:
         self.process = subprocess.Popen(
-            [*prefix, sys.executable, "-m", "tests.storage.children", name, json.dumps(arguments, default=str)],
+            [
+                *prefix,
+                sys.executable,
+                "-m",
+                "tests.storage.children",
+                name,
+                json.dumps(arguments, default=str),
+            ],
             cwd=ROOT,
             env={**os.environ, "ORACULO_LANG": "en", "PYTHONUNBUFFERED": "1"},
             stdin=subprocess.PIPE,

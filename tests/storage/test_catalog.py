@@ -204,7 +204,9 @@ def test_a_newer_format_is_refused_and_kept(filled: Path, read_only: bool) -> No
     with catalog_of(filled) as db:
         db.pragma("user_version", FORMAT + 1)
     before = contents(filled)
-    with pytest.raises(StoreFormatError, match=f"has format {FORMAT + 1}, and this oraculo_kit reads up to {FORMAT}"):
+    with pytest.raises(
+        StoreFormatError, match=f"has format {FORMAT + 1}, and this oraculo_kit reads up to {FORMAT}"
+    ):
         FaissVetorStorage(filled, read_only=read_only)
     assert contents(filled) == before
 
@@ -302,7 +304,9 @@ def test_another_embedder_is_refused_by_name(folder: Path) -> None:
     class OtherEmbeddings(TinyEmbeddings):
         pass
 
-    with pytest.raises(EmbedderMismatchError, match=r"TinyEmbeddings, and this process uses .*OtherEmbeddings"):
+    with pytest.raises(
+        EmbedderMismatchError, match=r"TinyEmbeddings, and this process uses .*OtherEmbeddings"
+    ):
         FaissVetorStorage(folder, OtherEmbeddings())
 
 
@@ -318,7 +322,9 @@ def test_another_model_of_the_same_name_is_refused_at_its_first_use(folder: Path
         assert len(store) == 2
 
 
-def test_a_store_removed_under_an_open_one_does_not_swallow_writes(open_store: OpenStore, folder: Path) -> None:
+def test_a_store_removed_under_an_open_one_does_not_swallow_writes(
+    open_store: OpenStore, folder: Path
+) -> None:
     old = open_store()
     old.write(documents("a", 2), vectors(2))
     shutil.rmtree(folder)
@@ -394,7 +400,9 @@ def open_folder() -> Iterator[Path]:
 
 
 @posix
-@pytest.mark.parametrize("state", ["closed", "log", "log without index", "without log", "log empty, no index"])
+@pytest.mark.parametrize(
+    "state", ["closed", "log", "log without index", "without log", "log empty, no index"]
+)
 def test_a_store_in_a_folder_that_may_not_be_written_can_be_read(
     open_folder: Path, small_segments: int, child: Callable[..., Child], state: str
 ) -> None:

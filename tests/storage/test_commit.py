@@ -42,7 +42,9 @@ def writer(folder: Path, small_segments: int) -> Iterator[Writer]:
         assert report.ok, report
 
 
-def source(key: str, count: int, *, whole: bool = True, seed: int = 0, dimension: int = 8, **metadata: Any) -> SourceWrite:
+def source(
+    key: str, count: int, *, whole: bool = True, seed: int = 0, dimension: int = 8, **metadata: Any
+) -> SourceWrite:
     """Return a source ready to be committed."""
     return prepare_source(
         key, documents(key, count, **metadata), vectors(count, seed, dimension), [None] * count, whole=whole
@@ -73,7 +75,9 @@ def test_a_large_write_makes_a_segment_and_a_new_layout(writer: Writer) -> None:
     path = writer.segments / name
     assert (count, size, digest) == (20, path.stat().st_size, segments.file_digest(path))
     assert files(writer) == {name}
-    assert rows(writer, "SELECT count(*) FROM pending") == rows(writer, "SELECT count(*) FROM claims") == [(0,)]
+    assert (
+        rows(writer, "SELECT count(*) FROM pending") == rows(writer, "SELECT count(*) FROM claims") == [(0,)]
+    )
     assert rows(writer, "SELECT value FROM meta WHERE key = 'layout'") == [(1,)]
 
 
@@ -173,7 +177,9 @@ def test_a_chunk_number_is_never_used_twice(writer: Writer) -> None:
         numbers = {number for (number,) in rows(writer, "SELECT number FROM chunks")}
         assert not numbers & seen
         seen |= numbers
-        writer.remove(lambda catalog: np.array([n for (n,) in catalog.rows("SELECT number FROM chunks")]), "all")
+        writer.remove(
+            lambda catalog: np.array([n for (n,) in catalog.rows("SELECT number FROM chunks")]), "all"
+        )
 
 
 @pytest.mark.parametrize("count", [3, 30])
@@ -191,7 +197,10 @@ def test_vectors_of_another_dimension_are_refused_and_nothing_changes(writer: Wr
 def test_mixed_dimensions_are_refused_by_an_empty_store(writer: Writer) -> None:
     with pytest.raises(VectorsError, match="got vectors of dimension 5, 8, expected one"):
         writer.commit([source("b", 30), source("c", 2, dimension=5)])
-    assert rows(writer, "SELECT value FROM meta WHERE key IN ('dimension', 'commit') ORDER BY key") == [(0,), (None,)]
+    assert rows(writer, "SELECT value FROM meta WHERE key IN ('dimension', 'commit') ORDER BY key") == [
+        (0,),
+        (None,),
+    ]
 
 
 def test_an_empty_source_may_come_first_in_a_large_write(writer: Writer) -> None:
@@ -312,7 +321,9 @@ def test_claims_of_other_hosts_are_kept_for_a_day(writer: Writer) -> None:
     for age, name in ((day - 10**10, "young"), (day + 10**10, "old")):
         with writer._transaction("test") as catalog:
             stamp = f"{time.time_ns() - age:020d}"
-            catalog.db.execute("INSERT INTO claims VALUES (?, 'write', 'elsewhere', 1, 0)", (f"{stamp}-{name}.f32",))
+            catalog.db.execute(
+                "INSERT INTO claims VALUES (?, 'write', 'elsewhere', 1, 0)", (f"{stamp}-{name}.f32",)
+            )
         (writer.segments / f"{stamp}-{name}.f32.tmp").touch()
     (removed,) = writer.collect_garbage()
     assert "old" in removed
@@ -433,7 +444,12 @@ def test_the_ledger_is_written_with_the_chunks(folder: Path) -> None:
         store.replace_many(made)
         assert store.ledger(["a", "c"]) == {"a": entry}
         first, second = store.sources()
-        assert (first.source, first.chunks, first.ledger, dict(first.metadata)) == ("a", 2, entry, {"lang": "pt"})
+        assert (first.source, first.chunks, first.ledger, dict(first.metadata)) == (
+            "a",
+            2,
+            entry,
+            {"lang": "pt"},
+        )
         store.replace_many([SourceDocuments("a", [], vectors(0), entry)])
         assert [(row.source, row.chunks) for row in store.sources()] == [("a", 0), ("b", 2)]
         assert store.verify().ok

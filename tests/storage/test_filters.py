@@ -21,20 +21,39 @@ from oraculo_kit.storage.filters import CompiledFilter
 from oraculo_kit.storage.records import metadata_json
 from tests.storage.kit import vectors
 
-KEYS = ["a", "b", "a.b", 'q"q', "back\\slash", "ção", "", "nul\0", "[0]", "'; DROP TABLE chunks; --", "new\nline"]
+KEYS = [
+    "a",
+    "b",
+    "a.b",
+    'q"q',
+    "back\\slash",
+    "ção",
+    "",
+    "nul\0",
+    "[0]",
+    "'; DROP TABLE chunks; --",
+    "new\nline",
+]
 TEXTS = ["", "1", "true", "null", "nota", "Nota fiscal", "ção", "z\0z", '"', "'", "%", "😀", "' OR 1=1 --"]
 NUMBERS = [
     0, 1, -1, 2, 1.0, 0.5, -0.0, 1e300, 5e-324, 0.1 + 0.2, 2**53, 2**53 + 1, float(2**53), 2**63 - 1, 2**63, 2**63 + 1,
     -(2**63), -(2**63) - 1, float(2**63), -float(2**63), 2**64, 10**20, 1e20, 10**20 + 1, 10**309,
 ]  # fmt: skip
 
-scalars = st.none() | st.booleans() | st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.integers() | st.floats(
-    allow_nan=False, allow_infinity=False
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.sampled_from(NUMBERS)
+    | st.sampled_from(TEXTS)
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
 )
 lists = st.lists(scalars, max_size=3)
 values = scalars | lists | st.dictionaries(st.sampled_from(["x", "y"]), scalars, min_size=1, max_size=2)
 keys = st.sampled_from(KEYS)
-metadatas = st.dictionaries(st.sampled_from([*KEYS, "$"]), values, max_size=4)  # "$..." is an operator, and cannot be asked for
+metadatas = st.dictionaries(
+    st.sampled_from([*KEYS, "$"]), values, max_size=4
+)  # "$..." is an operator, and cannot be asked for
 
 plain = st.booleans() | st.sampled_from(NUMBERS) | st.sampled_from(TEXTS)
 ordered = st.sampled_from(NUMBERS) | st.sampled_from(TEXTS) | st.integers()
@@ -48,7 +67,9 @@ operators = st.one_of(
     st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte"]), ordered, min_size=1, max_size=2),
 )
 filters = st.recursive(
-    st.dictionaries(keys, scalars | lists | operators | operators.map(lambda each: {"$not": each}), max_size=2),
+    st.dictionaries(
+        keys, scalars | lists | operators | operators.map(lambda each: {"$not": each}), max_size=2
+    ),
     lambda inner: st.one_of(
         st.fixed_dictionaries({"$and": st.lists(inner, min_size=1, max_size=3)}),
         st.fixed_dictionaries({"$or": st.lists(inner, min_size=1, max_size=3)}),
@@ -94,11 +115,18 @@ def passes(stored: Any, operator: str, operand: Any) -> bool:
         if isinstance(stored, str) and isinstance(operand, str):
             return operand in stored
         return isinstance(stored, list) and any(item is not None and equal(item, operand) for item in stored)
-    comparable = (is_number(stored) and is_number(operand)) or (isinstance(stored, str) and isinstance(operand, str))
+    comparable = (is_number(stored) and is_number(operand)) or (
+        isinstance(stored, str) and isinstance(operand, str)
+    )
     if not comparable:
         return False
     return bool(
-        {"$gt": stored > operand, "$gte": stored >= operand, "$lt": stored < operand, "$lte": stored <= operand}[operator]
+        {
+            "$gt": stored > operand,
+            "$gte": stored >= operand,
+            "$lt": stored < operand,
+            "$lte": stored <= operand,
+        }[operator]
     )
 
 
@@ -112,7 +140,11 @@ def matches(metadata: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
         elif key == "$not":
             good = not matches(metadata, value)
         else:
-            tests = value if isinstance(value, dict) and any(name.startswith("$") for name in value) else {"$eq": value}
+            tests = (
+                value
+                if isinstance(value, dict) and any(name.startswith("$") for name in value)
+                else {"$eq": value}
+            )
             good = all(passes(metadata.get(key, MISSING), name, operand) for name, operand in tests.items())
         if not good:
             return False
@@ -133,7 +165,10 @@ def fill(
     for key in ("shared", "own"):
         store.remove_by_metadata("source", key)
     whole = [Document(page_content=f"shared {place}", metadata=each) for place, each in enumerate(inherited)]
-    single = [Document(page_content=f"own {place}", metadata={**each, "source": "own"}) for place, each in enumerate(own)]
+    single = [
+        Document(page_content=f"own {place}", metadata={**each, "source": "own"})
+        for place, each in enumerate(own)
+    ]
     ids = store.replace("shared", whole, vectors(len(whole))) + store.write(single, vectors(len(single)))
     return dict(zip(ids, inherited + own, strict=True))
 
@@ -146,7 +181,12 @@ def found(store: FaissVetorStorage, wanted: Mapping[str, Any]) -> set[str]:
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
-@given(st.lists(metadatas, min_size=1, max_size=4), metadatas, st.lists(metadatas, min_size=1, max_size=4), filters)
+@given(
+    st.lists(metadatas, min_size=1, max_size=4),
+    metadatas,
+    st.lists(metadatas, min_size=1, max_size=4),
+    filters,
+)
 @example([{"a": -(2**63) - 1}], {}, [{"a": 1}], {"a": -(2**63)})
 @example([{"a": 2**63 + 1}], {}, [{"a": 1e20}], {"a": {"$lte": float(2**63)}})
 @example([{'q"q': 2**70}], {}, [{'q"q': 2**70 + 1}], {'q"q': 2**70})
@@ -177,7 +217,14 @@ def test_removing_by_metadata_removes_exactly_what_python_would(
 def test_the_sources_own_value_counts_only_where_the_chunk_has_none(store: FaissVetorStorage) -> None:
     known = fill(store, [{"k": 1, "n": None}, {"k": 1, "n": None}], [{"k": 2}, {}])
     names = list(known)
-    store.replace("shared", [Document(page_content="x", metadata={"k": 1}), Document(page_content="y", metadata={"k": 1, "j": 0})], vectors(2))
+    store.replace(
+        "shared",
+        [
+            Document(page_content="x", metadata={"k": 1}),
+            Document(page_content="y", metadata={"k": 1, "j": 0}),
+        ],
+        vectors(2),
+    )
     assert len(found(store, {"source": "shared", "k": 1})) == 2
     assert len(found(store, {"k": {"$exists": False}})) == 1
     assert found(store, {"k": 2}) == {names[2]}
@@ -234,7 +281,9 @@ def test_nesting_is_bounded_below_what_sqlite_takes(store: FaissVetorStorage) ->
         ((1, "a"), [1, "a"]),
     ],
 )
-def test_operands_are_read_as_metadata_would_be_stored(store: FaissVetorStorage, operand: Any, stored: Any) -> None:
+def test_operands_are_read_as_metadata_would_be_stored(
+    store: FaissVetorStorage, operand: Any, stored: Any
+) -> None:
     known = fill(store, [{"k": operand}], [{"k": stored}, {"k": "other"}])
     names = list(known)
     assert found(store, {"k": operand}) == found(store, {"k": stored}) == {names[0], names[1]}
@@ -268,12 +317,16 @@ def test_operands_are_read_as_metadata_would_be_stored(store: FaissVetorStorage,
         ({"a": 10**5000}, "got an integer of 16610 bits; none so large is stored"),
     ],
 )
-def test_a_filter_that_cannot_be_understood_says_why(store: FaissVetorStorage, wanted: Any, message: str) -> None:
+def test_a_filter_that_cannot_be_understood_says_why(
+    store: FaissVetorStorage, wanted: Any, message: str
+) -> None:
     with pytest.raises(FilterError, match=message):
         store.search(vectors(1)[0], filter=wanted)
 
 
-@pytest.mark.parametrize("text", ["' OR 1=1 --", "x'; DELETE FROM chunks; --", '"] } $', "a) OR (1", "%", "_", "*"])
+@pytest.mark.parametrize(
+    "text", ["' OR 1=1 --", "x'; DELETE FROM chunks; --", '"] } $', "a) OR (1", "%", "_", "*"]
+)
 def test_sql_in_keys_and_values_is_data(store: FaissVetorStorage, text: str) -> None:
     known = fill(store, [{"k": text}], [{text: "v"}, {"k": "other"}])
     names = list(known)
@@ -293,7 +346,9 @@ def test_bindings_hold_all_that_came_from_the_user() -> None:
 
 def test_a_key_that_no_chunk_has_warns_with_the_nearest(store: FaissVetorStorage) -> None:
     fill(store, [{"idioma": "pt", "ano": 1}], [{"página": 2}])
-    with pytest.warns(UserWarning, match="no chunk has the metadata key 'idiomas'; did you mean 'idioma'?") as caught:
+    with pytest.warns(
+        UserWarning, match="no chunk has the metadata key 'idiomas'; did you mean 'idioma'?"
+    ) as caught:
         store.search(vectors(1)[0], filter={"idiomas": "pt"})
     assert caught[0].filename == __file__
     with pytest.warns(UserWarning, match="no chunk has the metadata key 'xyz'; known keys: .*idioma"):
@@ -304,7 +359,9 @@ def test_a_store_without_any_metadata_warns_too(tmp_path: Path) -> None:
     with FaissVetorStorage(tmp_path / "s") as store:
         store.search(vectors(1)[0], filter={"lang": "pt"})  # an empty store knows no keys, and nobody can err
         store.write([Document(page_content="x", metadata={"source": "a"})], vectors(1))
-        with pytest.warns(UserWarning, match="no chunk has the metadata key 'lang'; known keys: none but source"):
+        with pytest.warns(
+            UserWarning, match="no chunk has the metadata key 'lang'; known keys: none but source"
+        ):
             assert len(store.search(vectors(1)[0], filter={"lang": "pt"})) == 0
 
 
@@ -317,10 +374,24 @@ def test_text_search_takes_the_same_filters(store: FaissVetorStorage) -> None:
     store.remove_by_metadata("source", "shared")
     store.remove_by_metadata("source", "own")
     texts = [f"emissão de nota fiscal {number}" for number in range(10)]
-    made = [Document(page_content=text, metadata={"place": place % 6, "lang": "pt"}) for place, text in enumerate(texts)]
+    made = [
+        Document(page_content=text, metadata={"place": place % 6, "lang": "pt"})
+        for place, text in enumerate(texts)
+    ]
     store.replace("shared", made[:6], vectors(6))
-    store.write([Document(page_content=d.page_content, metadata={**d.metadata, "lang": "en", "source": "own"}) for d in made[6:]], vectors(4))
-    for wanted, count in (({"lang": "pt"}, 6), ({"lang": "en"}, 4), ({"place": {"$lt": 2}}, 4), ({"lang": "fr"}, 0)):
+    store.write(
+        [
+            Document(page_content=d.page_content, metadata={**d.metadata, "lang": "en", "source": "own"})
+            for d in made[6:]
+        ],
+        vectors(4),
+    )
+    for wanted, count in (
+        ({"lang": "pt"}, 6),
+        ({"lang": "en"}, 4),
+        ({"place": {"$lt": 2}}, 4),
+        ({"lang": "fr"}, 0),
+    ):
         hits = store.search("nota fiscal", k=50, mode="text", filter=wanted)
         assert len(hits) == count, wanted
         assert all(matches(hit.metadata, wanted) for hit in hits)

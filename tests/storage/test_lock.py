@@ -213,15 +213,22 @@ def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     with lock.held("test"):
         pass
     shutil.rmtree(folder)
-    with pytest.raises(StoreNotFoundError, match="its folder was removed. Nothing was written"), lock.held("test"):
+    with (
+        pytest.raises(StoreNotFoundError, match="its folder was removed. Nothing was written"),
+        lock.held("test"),
+    ):
         pass
 
 
 @posix
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a device on which every write fails")
+@pytest.mark.skipif(
+    not Path("/dev/full").exists(), reason="needs /dev/full, a device on which every write fails"
+)
 def test_a_full_disk_is_named_and_the_lock_let_go(lock: WriterLock) -> None:
     lock.path.symlink_to("/dev/full")
-    with pytest.raises(StorageError, match="cannot be used: No space left on device. Nothing was written") as caught:
+    with pytest.raises(
+        StorageError, match="cannot be used: No space left on device. Nothing was written"
+    ) as caught:
         with lock.held("test"):
             pass
     assert isinstance(caught.value.__cause__, OSError)

@@ -76,7 +76,12 @@ def test_a_chunk_id_depends_on_source_place_and_text() -> None:
 
 def test_a_checksum_covers_every_part_of_the_row() -> None:
     row = ("id", 3, "texto", '{"a":1}')
-    others = [("ie", 3, "texto", '{"a":1}'), ("id", 4, "texto", '{"a":1}'), ("id", 3, "textp", '{"a":1}'), ("id", 3, "texto", '{"a":2}')]
+    others = [
+        ("ie", 3, "texto", '{"a":1}'),
+        ("id", 4, "texto", '{"a":1}'),
+        ("id", 3, "textp", '{"a":1}'),
+        ("id", 3, "texto", '{"a":2}'),
+    ]
     assert len({row_checksum(*each) for each in [row, *others]}) == 5
 
 

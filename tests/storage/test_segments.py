@@ -86,7 +86,9 @@ def test_the_file_is_durable_before_it_has_its_name_and_the_name_before_it_is_us
 
     monkeypatch.setattr(segments, "sync_file", seen_sync)
     monkeypatch.setattr(os, "replace", lambda *names: (steps.append("rename"), replace(*names))[1])
-    monkeypatch.setattr(segments, "sync_folder", lambda at: (steps.append(("folder", at)), sync_folder(at))[1])
+    monkeypatch.setattr(
+        segments, "sync_folder", lambda at: (steps.append(("folder", at)), sync_folder(at))[1]
+    )
     size, _ = write_segment(path, np.arange(4), [vectors(4)], 8)
     assert steps == [("sync", size, False), "rename", ("folder", tmp_path)]
 
