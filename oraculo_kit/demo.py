@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 QUESTIONS = (
     "como cancelar uma nota fiscal emitida com erro?",
     "por quanto tempo guardamos os dados de quem participou de uma seleção?",
-    "run functions in parallel on all cores and cache their results",
+    "how to stem words in many languages?",
 )
 
 _SHORTEST = 200  # characters; shorter descriptions say nothing but "see the web page"

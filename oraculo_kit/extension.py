@@ -110,7 +110,7 @@ class Extension:
         try:
             start_services(context="kernel" if _is_kernel(self.shell) else "script")
         except KeyboardInterrupt:
-            self.detach()  # IPython does not count it as loaded: the next %load_ext begins anew
+            unload(self.shell)  # IPython does not count it as loaded: the next %load_ext begins anew
             raise
         except BaseException as exc:  # SystemExit too: a broken source must not end the kernel
             self._failure = exc

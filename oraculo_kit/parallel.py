@@ -50,8 +50,8 @@ def initialize_worker(settings: Settings, threads: int = 0) -> None:
     >>> from joblib import Parallel
     >>> from oraculo_kit import initialize_worker, start_services
     >>> settings = start_services().settings
-    >>> Parallel(n_jobs=2, initializer=initialize_worker, initargs=(settings,))  # doctest: +ELLIPSIS
-    Parallel(n_jobs=2, ...)
+    >>> Parallel(n_jobs=2, initializer=initialize_worker, initargs=(settings,))
+    Parallel(n_jobs=2)
     """
     # Whatever it was: the task comes to the same place, and raises it where the caller looks.
     with suppress(BaseException):

@@ -165,7 +165,7 @@ class _Fetch:
         started = time.perf_counter()
         try:
             self._outcome = fetch_environ(find_project_root())
-        except BaseException as exc:  # noqa: BLE001 - raised in `result`; a thread has nobody to raise to
+        except BaseException as exc:
             self._outcome = exc
         self.seconds = time.perf_counter() - started
         self._done.set()

@@ -47,15 +47,16 @@ def clean_environment() -> None:
     os.environ["LANG"] = "C.UTF-8"
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cell:
-    """What a cell gave back."""
+    """What a cell gave back, and when the kernel began with it (seconds since 1970)."""
 
-    stdout: str
-    stderr: str
-    result: str | None
-    error: str | None
-    seconds: float
+    stdout: str = ""
+    stderr: str = ""
+    result: str | None = None
+    error: str | None = None
+    started: float = 0.0
+    seconds: float = 0.0
 
 
 class Notebook:
@@ -90,24 +91,34 @@ class Notebook:
             raise
         self.seconds = time.perf_counter() - started
 
-    def run(self, code: str, timeout: float = 60, **options: Any) -> Cell:
+    def run(self, code: str) -> Cell:
         """Run a cell and wait for it."""
-        texts = {"stdout": "", "stderr": ""}
-        found: dict[str, str] = {}
+        return self.run_all(code)[0]
 
-        def collect(message: dict[str, Any]) -> None:
-            content = message["content"]
-            if message["msg_type"] == "stream":
-                texts[content["name"]] += content["text"]
-            elif message["msg_type"] in ("execute_result", "display_data"):
-                found["result"] = content["data"]["text/plain"]
-            elif message["msg_type"] == "error":
-                found["error"] = f"{content['ename']}: {content['evalue']}"
+    def run_all(self, *codes: str) -> list[Cell]:
+        """Queue cells, as "run all" does, and wait for them."""
+        return [self._wait_for(request) for request in [self.client.execute(code) for code in codes]]
 
-        started = time.perf_counter()
-        self.client.execute_interactive(code, timeout=timeout, output_hook=collect, **options)
-        seconds = time.perf_counter() - started
-        return Cell(**texts, result=found.get("result"), error=found.get("error"), seconds=seconds)
+    def _wait_for(self, request: str) -> Cell:
+        cell = Cell()
+        while True:
+            message = self.client.get_iopub_msg(timeout=60)
+            if message["parent_header"].get("msg_id") != request:
+                continue
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream" and content["name"] == "stdout":
+                cell.stdout += content["text"]
+            elif kind == "stream":
+                cell.stderr += content["text"]
+            elif kind in ("execute_result", "display_data"):
+                cell.result = content["data"]["text/plain"]
+            elif kind == "error":
+                cell.error = f"{content['ename']}: {content['evalue']}"
+            elif kind == "status" and content["execution_state"] == "busy":
+                cell.started = message["header"]["date"].timestamp()
+            elif kind == "status" and content["execution_state"] == "idle":
+                cell.seconds = message["header"]["date"].timestamp() - cell.started
+                return cell
 
     def close(self) -> None:
         """End the kernel."""

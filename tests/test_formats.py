@@ -210,6 +210,14 @@ def test_a_billion_laughs_and_external_entities_are_refused(tmp_path: Path) -> N
     ):
         with pytest.raises(ExtractionError, match="declares the XML entity"):
             load(repack(data, **{member: lambda _: bomb.encode()}), name)
+    sheet = repack(
+        make_xlsx(),
+        xl_worksheets_sheet1_xml=lambda xml: (
+            bomb.partition("<l>")[0].encode() + xml.replace(b"mesclada", b"&l9;")
+        ),
+    )
+    with pytest.raises(ExtractionError, match=r"a\.xlsx: cannot be read as \.xlsx"):
+        load(sheet, "a.xlsx")
 
 
 # Tables

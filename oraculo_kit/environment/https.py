@@ -107,7 +107,7 @@ def fetch(url: str, *, headers: Mapping[str, str], etag: str, deadline: Deadline
                 return _follow(target, own, etag, deadline, context)
         except _TransientError as exc:
             failure = exc
-        backoff = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
+        backoff = FIRST_PAUSE * 2**attempt * random.uniform(0.5, 1.0)
         pause = max(failure.pause, backoff)
         if attempt == ATTEMPTS - 1 or pause >= deadline.remaining():
             break

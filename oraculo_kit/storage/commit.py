@@ -46,7 +46,7 @@ from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import read_pending
 from oraculo_kit.storage.owners import Owner
 from oraculo_kit.storage.records import SourceWrite
-from oraculo_kit.storage.segments import write_segment
+from oraculo_kit.storage.segments import sync_folder, write_segment
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -104,6 +104,8 @@ class Writer:
                             "stemmer": STEMMER_VERSION,
                         }
                     )
+                    # Before anything counts as stored: SQLite's journal is gone for good, and all files have names.
+                    sync_folder(self.folder)
             finally:
                 catalog.close()
 

@@ -55,6 +55,7 @@ from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.prepare import check_vectors, prepare_source
 from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
 from oraculo_kit.storage.results import Hit, SearchResults, root_of
+from oraculo_kit.storage.segments import sync_folder
 from oraculo_kit.storage.snapshot import Reader, check_k, matching
 from oraculo_kit.storage.verify import VerifyReport, verify_store
 
@@ -423,8 +424,13 @@ class FaissVetorStorage(VetorStorage):
 
 
 def _make_folder(folder: Path) -> None:
+    missing = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for each in missing:
+            sync_folder(
+                each.parent
+            )  # a durable store in a folder without a durable name is lost all the same
     except (FileExistsError, NotADirectoryError) as exc:
         raise StoreNotFoundError(
             f"{folder} is a file or lies below one, expected a folder for the store (ORACULO_STORE)"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from oraculo_kit.display import escape, html_table, short_source, text_table
+from oraculo_kit.display import escape, html_table, one_line, short_source, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,11 +47,18 @@ class Hit:
     text_score: float | None = None
 
     def place(self) -> str:
-        """Return where in its source the hit stands: page, sheet, row or heading, as far as known."""
-        known = ((name, self.metadata.get(name)) for name in ("page", "sheet", "row", "heading"))
-        return " ".join(
-            f"{name} {value}" if name != "heading" else str(value) for name, value in known if value
-        )
+        """Return where in its source the hit stands: page, sheet, row or heading, as far as known.
+
+        Examples
+        --------
+        >>> Hit("1", "texto", 1.0, "a.md", {"heading": "Manual > Prazos"}).place()
+        'Prazos'
+        """
+        known = [
+            f"{name} {self.metadata[name]}" for name in ("page", "sheet", "row") if self.metadata.get(name)
+        ]
+        heading = str(self.metadata.get("heading") or "").rpartition(" > ")[2]
+        return ", ".join([*known, heading] if heading else known)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,12 @@ class SearchResults(Sequence[Hit]):
 
     def _rows(self) -> list[list[object]]:
         return [
-            [round(hit.score, 2), short_source(hit.source, self.root), hit.place(), _Text(hit.text, self)]
+            [
+                hit.score,
+                short_source(hit.source, self.root),
+                one_line(hit.place(), _PLACE),
+                _Text(hit.text, self),
+            ]
             for hit in self.hits
         ]
 
@@ -134,6 +146,7 @@ class SearchResults(Sequence[Hit]):
         )
 
 
+_PLACE = 18  # columns of a hit's place; a heading says enough by its beginning
 _SNIPPET = 60  # characters of a chunk that a terminal's line shows, about
 _LEAD = 15  # of them before the first match
 

@@ -269,12 +269,10 @@ class _Check:
             (first, end),
         ):
             numbers.append(number)
-            name, text, metadata, source = (
-                None if each is None else each.decode(errors="replace") for each in texts
-            )
-            if source is None:
+            name, text, metadata, source = map(_text, texts)
+            if texts[-1] is None:
                 self.found.add(f"the chunk {name} belongs to a source that is not in the ledger")
-            if row_checksum(str(name), ordinal, str(text), str(metadata)) != checksum:
+            if row_checksum(name, ordinal, text, metadata) != checksum:
                 self.found.add(
                     f"the chunk {name} of source {source!r} is damaged: its text or metadata does not match its "
                     "checksum; ingesting its source again mends it"
@@ -287,10 +285,11 @@ class _Check:
         size = int(catalog.meta("dimension") or 0) * 4
         numbers = []
         for number, checksum, vector in catalog.db.execute(
-            "SELECT number, checksum, vector FROM pending WHERE number >= ? AND number < ?", (first, end)
+            "SELECT number, checksum, CAST(vector AS BLOB) FROM pending WHERE number >= ? AND number < ?",
+            (first, end),
         ):
             numbers.append(number)
-            if len(vector) != size or zlib.crc32(vector) != checksum:
+            if vector is None or len(vector) != size or zlib.crc32(vector) != checksum:
                 self.found.add(
                     f"the vector of chunk number {number} is damaged: it does not match its checksum, or has not the "
                     "store's dimension; ingesting its source again mends it"
@@ -308,7 +307,7 @@ class _Check:
                     (after, _SOURCES_AT_ONCE),
                 )
             for after, key, counted, valid, there in rows:
-                source = key.decode(errors="replace")
+                source = _text(key)
                 if counted != there:
                     self.found.add(
                         f"the ledger counts {counted} chunks of source {source!r}, and there are {there}"
@@ -331,6 +330,11 @@ def _first_from(catalog: Catalog, segments: list[Segment], start: int) -> int | 
         if place < len(segment.numbers):
             found.append(int(segment.numbers[place]))
     return min((number for number in found if number is not None), default=None)
+
+
+def _text(blob: bytes | None) -> str:
+    """Return a text column of a row that may hold anything."""
+    return "" if blob is None else blob.decode(errors="replace")
 
 
 def _between(numbers: Numbers, first: int, end: int) -> Numbers:

@@ -10,10 +10,12 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +179,152 @@ def power_cuts(folder: str, synchronous: str, every: int) -> dict[str, Any]:
             result["lost"] += lost
             result["problems"] += [f"cut {place} ({policy}): {problem}" for problem in problems]
             shutil.rmtree(left)
+    return result
+
+
+def forked(function: Callable[[], Any]) -> tuple[int, Any]:
+    """Run a function in a fork of this process; return the signal that ended it (0: none) and its result."""
+    ready, answer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            result = function()
+            os.write(answer, json.dumps(result).encode())
+            code = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(code)
+    os.close(answer)
+    with open(ready, "rb") as pipe:
+        text = pipe.read()
+    status = os.waitpid(pid, 0)[1]
+    if os.WIFSIGNALED(status):
+        return os.WTERMSIG(status), None
+    if status:
+        raise RuntimeError("the forked process failed; see standard error")
+    return 0, json.loads(text)
+
+
+@command
+def die_at_each_operation(folder: str, first: int, every: int) -> dict[str, Any]:
+    """Kill a process at one operation after the other, in the middle of writes too, and examine what it left."""
+    acknowledged = Path(folder) / "acknowledged"
+
+    def live_until(death: int, where: Path) -> int:
+        ticks = 0
+
+        def tick() -> None:
+            nonlocal ticks
+            if ticks == death:
+                os.kill(os.getpid(), signal.SIGKILL)
+            ticks += 1
+
+        def do_or_die(operation: Operation, do: Do) -> None:
+            tick()
+            if operation.kind == "write" and ticks == death:
+                do(operation.data[: len(operation.data) // 2])
+                tick()
+            else:
+                ticks_of_writes(operation)
+                do(operation.data)
+
+        def ticks_of_writes(operation: Operation) -> None:
+            nonlocal ticks
+            ticks += operation.kind == "write"
+
+        shrink_limits()
+        acknowledged.write_text("0")
+        watch(do_or_die)
+        live(where, lambda number: acknowledged.write_text(str(number)) and None)
+        return ticks
+
+    def examine_in_turn(where: Path) -> Any:
+        shrink_limits()
+        return examine(where, int(acknowledged.read_text()))
+
+    _, total = forked(lambda: live_until(-1, Path(folder) / "whole"))
+    result: dict[str, Any] = {"operations": total, "deaths": 0, "lost": 0, "problems": []}
+    for death in range(first, total, every):
+        where = Path(folder) / str(death)
+        ended, _ = forked(lambda: live_until(death, where))
+        result["deaths"] += ended == signal.SIGKILL
+        _, (lost, problems) = forked(lambda: examine_in_turn(where))
+        result["lost"] += lost
+        result["problems"] += [f"death {death}: {problem}" for problem in problems]
+        shutil.rmtree(where, ignore_errors=True)
+    return result
+
+
+def write_until_killed(folder: str, who: str, answer: int) -> None:
+    """Write and replace without end; acknowledge each through a pipe."""
+    with FaissVetorStorage(folder) as store:
+        number = sum(row.chunks for row in store.sources() if row.source == f"{who} grows")
+        while True:
+            count = 1 + number % 7
+            names = store.write(documents(f"{who} grows", count, number), vectors(count, number))
+            store.replace(f"{who} changes", documents(f"{who} changes", count, version=number), vectors(count))
+            os.write(answer, json.dumps([who, names, number, count]).encode() + b"\n")
+            number += count
+
+
+@command
+def kill_writers(folder: str, rounds: int, check_every: int) -> dict[str, Any]:
+    """Kill two writers at random moments, again and again, and look for what they had acknowledged."""
+    chance = random.Random(11)
+    known: dict[str, set[str]] = {"one": set(), "two": set()}
+    newest: dict[str, int] = {}
+    result: dict[str, Any] = {"acknowledged": 0, "kills": 0, "problems": []}
+
+    def examine_now() -> list[str]:
+        problems = []
+        with FaissVetorStorage(folder) as store:
+            there: set[str] = set()
+            changing: dict[str, list[int]] = {}
+            for page in store.iter_documents():
+                for document in page:
+                    there.add(str(document.id))
+                    if "version" in document.metadata:
+                        changing.setdefault(document.metadata["source"], []).append(document.metadata["version"])
+            for who, names in known.items():
+                if not names <= there:
+                    problems.append(f"{len(names - there)} acknowledged chunks of {who} are lost")
+                versions = changing.get(f"{who} changes", [])
+                if versions and (len(set(versions)) > 1 or len(versions) != 1 + versions[0] % 7):
+                    problems.append(f"{who} has a partial source: versions {versions}")
+                if newest.get(who, -1) > max(versions, default=-1):
+                    problems.append(f"{who} has version {versions}, acknowledged was {newest[who]}")
+            problems += store.verify().problems
+        return problems
+
+    for round_ in range(1, rounds + 1):
+        ready, answer = os.pipe()
+        pids = []
+        for who in known:
+            pid = os.fork()
+            if pid == 0:
+                os.close(ready)
+                try:
+                    shrink_limits()
+                    write_until_killed(folder, who, answer)
+                finally:
+                    os._exit(1)
+            pids.append(pid)
+        os.close(answer)
+        for pid in pids:
+            time.sleep(chance.random() * 0.08)
+            os.kill(pid, signal.SIGKILL)
+            result["kills"] += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
+        with open(ready, "rb") as pipe:
+            for line in pipe.read().decode().splitlines():
+                who, names, number, count = json.loads(line)
+                known[who].update(names)
+                newest[who] = number
+                result["acknowledged"] += count
+        if round_ % check_every == 0 or round_ == rounds:
+            _, problems = forked(examine_now)
+            result["problems"] += [f"round {round_}: {problem}" for problem in problems]
     return result
 
 

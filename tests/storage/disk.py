@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 
 import apsw
 
-from oraculo_kit.storage import lock, segments
+from oraculo_kit.storage import commit, faiss, lock, segments
 
 Do = Callable[[bytes], Any]
 Watcher = Callable[["Operation", Do], Any]
 
 
 class Operation(NamedTuple):
-    """One thing done to the disk: write, truncate, sync, delete, rename, sync folder; or an acknowledgement."""
+    """One thing done to the disk: write, truncate, sync, delete, rename, sync folder, make folder, remove; or "ack"."""
 
     kind: str
     path: str
@@ -92,12 +92,8 @@ def watch(watcher: Watcher) -> None:
     """Show every operation of this process's stores to a function that does it, or does not."""
     watched = _WatchedSystem(watcher)
     watch.kept = watched  # type: ignore[attr-defined]
-    write_at, sync_file, sync_folder, replace = (
-        lock._write_at,
-        segments.sync_file,
-        segments.sync_folder,
-        os.replace,
-    )
+    write_at, sync_file, sync_folder = lock._write_at, segments.sync_file, segments.sync_folder
+    replace, mkdir, unlink = os.replace, os.mkdir, os.unlink
 
     def path_of(descriptor: int) -> str:
         return os.readlink(f"/proc/self/fd/{descriptor}")
@@ -107,10 +103,13 @@ def watch(watcher: Watcher) -> None:
 
     segments.open = open_segment  # type: ignore[attr-defined]
     segments.sync_file = lambda at: watcher(Operation("sync", path_of(at)), lambda _part: sync_file(at))
-    segments.sync_folder = lambda at: watcher(
-        Operation("sync folder", str(at)), lambda _part: sync_folder(at)
-    )
+    for module in (segments, commit, faiss):
+        module.sync_folder = lambda at: watcher(  # type: ignore[attr-defined]
+            Operation("sync folder", str(at)), lambda _part: sync_folder(at)
+        )
     os.replace = lambda a, b: watcher(Operation("rename", str(a), target=str(b)), lambda _part: replace(a, b))
+    os.mkdir = lambda at, *mode: watcher(Operation("make folder", str(at)), lambda _part: mkdir(at, *mode))
+    os.unlink = lambda at: watcher(Operation("remove", str(at)), lambda _part: unlink(at))
     lock._write_at = lambda at, data, offset: watcher(
         Operation("write", path_of(at), offset, data), lambda part: write_at(at, part, offset)
     )
@@ -119,8 +118,8 @@ def watch(watcher: Watcher) -> None:
 class Disk:
     """A disk that may forget, at a power cut, whatever was not forced onto it.
 
-    Operations reach `durable` when their file is synced (renames when their folder is); until then they are `waiting`.
-    That a file exists counts as durable at once: SQLite syncs the folder itself when it makes a log.
+    Operations reach `durable` when their file is synced, renames and deletions when their folder is; until then they
+    are `waiting`. That a file was made counts as durable at once: SQLite syncs the folder when it makes a log.
     """
 
     POLICIES = ("drop", "keep", "lock", "some")
@@ -131,11 +130,15 @@ class Disk:
 
     def do(self, operation: Operation) -> None:
         """Take note of an operation."""
+        in_folder = ("rename", "delete")
         if operation.kind == "sync":
-            self._settle(lambda each: each.path == operation.path and each.kind != "rename")
+            is_new = operation.path not in self.durable
+            self._settle(lambda each: each.path == operation.path and each.kind not in in_folder)
+            if is_new and operation.path.endswith(("-wal", "-journal")):  # SQLite then syncs the folder too
+                self._settle(lambda each: each.kind in in_folder)
         elif operation.kind == "sync folder":
-            self._settle(lambda each: each.kind == "rename")
-        elif operation.kind != "ack":
+            self._settle(lambda each: each.kind in in_folder)
+        elif operation.kind in ("write", "truncate", "delete", "rename"):
             self.waiting.append(operation)
 
     def _settle(self, chosen: Callable[[Operation], bool]) -> None:
