@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oraculo_kit import __version__
-from oraculo_kit.errors import OraculoError
+from oraculo_kit.errors import OraculoError, ServicesFailedError, StoreNotFoundError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _log_to_stderr(options.quiet)
     try:
         return int(options.run(options) or 0)
+    except ServicesFailedError:
+        # What failed was just logged, with its reason.
+        print("oraculo: mend the cause and run it again; `oraculo doctor` checks everything", file=sys.stderr)
+        return 2
     except OraculoError as exc:
         from oraculo_kit.environment import redact
 
@@ -86,15 +90,15 @@ def _parser() -> argparse.ArgumentParser:
         "demo", _demo, "ingest real text from this machine, or a folder, and answer three questions"
     )
     sub.add_argument("folder", nargs="?")
-    kernel = commands.add_parser("kernel", help="install a Jupyter kernel that loads the extension")
-    actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
+    kernel = commands.add_parser("kernel", help="install or remove a Jupyter kernel that loads the extension")
+    actions = kernel.add_subparsers(title="actions", metavar="{install,remove}", required=True)
     for action, run in (("install", _kernel_install), ("remove", _kernel_remove)):
-        sub = actions.add_parser(action, parents=[shared])
+        sub = actions.add_parser(action, help=f"{action} the kernel")
         sub.add_argument("--name", default="oraculo_kit", help="kernel name (default oraculo_kit)")
         where = sub.add_mutually_exclusive_group()
         where.add_argument("--user", action="store_true", help="for this user")
         where.add_argument("--prefix", metavar="FOLDER", help="below this prefix (default: this environment)")
-        sub.set_defaults(run=run)
+        sub.set_defaults(run=run, quiet=False)
     return parser
 
 
@@ -110,28 +114,38 @@ def _log_to_stderr(quiet: bool) -> None:
     logging.getLogger("oraculo_kit").addHandler(handler)
 
 
-def _start(options: argparse.Namespace) -> None:
+def _start(options: argparse.Namespace, *, to_read: bool = False) -> None:
     from oraculo_kit.services import start_services
 
     if options.store:
         # As if it had been exported: so that --store wins over .env and remote, and the services start once.
         os.environ["ORACULO_STORE"] = os.path.abspath(os.path.expanduser(options.store))
+        if to_read and not os.path.exists(os.environ["ORACULO_STORE"]):
+            # A misspelt path must not become an empty base in which nothing is found.
+            raise StoreNotFoundError(
+                f"there is no base at {os.environ['ORACULO_STORE']}. Check --store, or make the base: "
+                f"oraculo ingest --store {options.store} PATH"
+            )
     start_services(context="cli")
 
 
 def _ingest(options: argparse.Namespace) -> int:
+    from oraculo_kit.display import visible
     from oraculo_kit.ingestion import ingest
 
     _start(options)
     report = ingest(options.paths, glob=options.glob, n_jobs=options.jobs, progress=not options.quiet)
     print(report)
+    for outcome in report.failed:
+        # Whole, and all of them: the table cuts what a shell cannot show again.
+        print(f"\n{visible(outcome.source)}\n  {outcome.error}: {visible(outcome.message)}")
     return 1 if report.failed else 0
 
 
 def _search(options: argparse.Namespace) -> int:
     from oraculo_kit.retrieval import search
 
-    _start(options)
+    _start(options, to_read=True)
     results = search(" ".join(options.query), options.k, mode=options.mode)
     print(results)
     return 0 if len(results) else 1
@@ -142,7 +156,7 @@ def _sources(options: argparse.Namespace) -> int:
     from oraculo_kit.services import get_services
     from oraculo_kit.storage.results import root_of
 
-    _start(options)
+    _start(options, to_read=True)
     storage = get_services().vetor_storage
     root = root_of(storage.location)
     rows = [
@@ -157,14 +171,13 @@ def _sources(options: argparse.Namespace) -> int:
 def _remove(options: argparse.Namespace) -> int:
     from oraculo_kit.retrieval import remove
 
-    _start(options)
+    _start(options, to_read=True)
     print(f"{remove(options.source)} chunks deleted")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import status
-    from oraculo_kit.errors import ServicesFailedError
 
     try:
         _start(options)
@@ -177,15 +190,15 @@ def _status(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import doctor
-    from oraculo_kit.errors import ServicesFailedError
 
     try:
         _start(options)
     except ServicesFailedError:
         print(doctor())
         return 2
-    print(doctor())
-    return 0
+    found = doctor()
+    print(found)
+    return 1 if found.problems else 0
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -204,5 +217,5 @@ def _kernel_install(options: argparse.Namespace) -> int:
 def _kernel_remove(options: argparse.Namespace) -> int:
     from oraculo_kit.kernelspec import remove_kernel
 
-    print(remove_kernel(options.name))
+    print(remove_kernel(options.name, user=options.user, prefix=options.prefix))
     return 0

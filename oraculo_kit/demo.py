@@ -38,7 +38,14 @@ def installed_descriptions() -> Iterator[Document]:
         metadata = distribution.metadata
         name = metadata["Name"]
         text = metadata.get_payload()  # type: ignore[attr-defined]
-        if not name or name in seen or not isinstance(text, str) or len(text) < _SHORTEST:
+        # Our own description quotes the questions below: it would answer itself.
+        if (
+            not name
+            or name in seen
+            or name in ("oraculo_kit", "oraculo-kit")
+            or not isinstance(text, str)
+            or len(text) < _SHORTEST
+        ):
             continue
         seen.add(name)
         about = {"source": f"python-package/{name}", "title": f"{name} {metadata['Version']}"}

@@ -13,14 +13,20 @@ import shutil
 import unicodedata
 from collections.abc import Callable, Sequence
 
-# C0 and C1 controls but tab and newline (terminal escapes start with one), bidi overrides and isolates,
-# lone surrogates (they cannot be printed at all).
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+# C0 and C1 controls but tab and newline (terminal escapes start with one), marks, overrides and isolates of the
+# reading direction, lone surrogates (they cannot be printed at all).
+_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+CLASSES = "oraculo tex2jax_ignore mathjax_ignore"
+"""Of every element that shows text: without the last two, JupyterLab sets "R$ 5 ... R$ 7" as a formula."""
+
+_LEFT = 'style="text-align:left"'
+_RIGHT = 'style="text-align:right"'
 
 STYLE = (
     "<style>.oraculo table{border-collapse:collapse;font-size:90%}"
-    ".oraculo th,.oraculo td{text-align:left;vertical-align:top;padding:2px 8px;white-space:pre-wrap}"
-    ".oraculo td.number{text-align:right}.oraculo caption{text-align:left;padding:2px 8px}"
+    ".oraculo th,.oraculo td{vertical-align:top;padding:2px 8px;white-space:pre-wrap}"
+    ".oraculo caption{text-align:left;padding:2px 8px}"
     ".oraculo mark{background:rgba(255,200,0,.45);color:inherit}</style>"
 )
 
@@ -150,20 +156,23 @@ def html_table(
     render : callable, optional
         Turns a cell that is neither text nor number into HTML; it must escape what it shows.
     """
-    head = "".join(f"<th>{escape(title)}</th>" for title in header)
+    # The alignment stands in each cell: JupyterLab's own style is stronger than ours, and an untrusted notebook
+    # loses ours altogether.
+    head = "".join(f"<th {_LEFT}>{escape(title)}</th>" for title in header)
     body = []
     for row in rows:
         cells = []
         for value in row:
             if isinstance(value, int | float):
-                cells.append(f'<td class="number">{escape(_cell(value))}</td>')
+                cells.append(f"<td {_RIGHT}>{escape(_cell(value))}</td>")
             elif isinstance(value, str) or value is None or render is None:
-                cells.append(f"<td>{escape(_cell(value))}</td>")
+                cells.append(f"<td {_LEFT}>{escape(_cell(value))}</td>")
             else:
-                cells.append(f"<td>{render(value)}</td>")
+                cells.append(f"<td {_LEFT}>{render(value)}</td>")
         body.append(f"<tr>{''.join(cells)}</tr>")
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    return f'{STYLE}<div class="oraculo"><table>{above}<thead><tr>{head}</tr></thead><tbody>{"".join(body)}</tbody></table></div>'
+    table = f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
+    return f'{STYLE}<div class="{CLASSES}">{table}</div>'
 
 
 def escape(text: str) -> str:

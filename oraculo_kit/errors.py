@@ -40,6 +40,23 @@ from __future__ import annotations
 class OraculoError(Exception):
     """Base class of every error that oraculo_kit raises on purpose."""
 
+    def _render_traceback_(self) -> list[str]:
+        """Show the message and the user's line in a notebook, not sixty lines of our internals.
+
+        IPython asks for this; a plain interpreter and ``logging`` show the whole traceback.
+        """
+        import os
+        import traceback
+
+        package = os.path.dirname(__file__) + os.sep
+        theirs = [
+            frame
+            for frame in traceback.extract_tb(self.__traceback__)
+            if not frame.filename.startswith(package)
+        ]
+        where = [f"line {frame.lineno}: {frame.line}" for frame in theirs[-1:] if frame.line]
+        return [*where, f"{type(self).__name__}: {self}"]
+
 
 class SettingsError(OraculoError, ValueError):
     """A setting is blank, malformed or contradicts another one."""

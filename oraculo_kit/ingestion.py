@@ -16,12 +16,13 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import EmbeddingError, OraculoError, ServicesFailedError, SourceError
+from oraculo_kit.errors import EmbeddingError, OraculoError, ServicesFailedError, SettingsError, SourceError
 from oraculo_kit.inputs import IngestSource, find_sources
 from oraculo_kit.report import IngestReport, SourceOutcome, failed_outcome
 from oraculo_kit.services import Services, ensure_services, start_services
@@ -39,12 +40,14 @@ COMMIT_CHARACTERS = 4_000_000
 memory that does not grow with the corpus."""
 
 _LOADERS = "loaders:1"
-_RACY_NS = (
-    2_000_000_000  # a file changed this shortly before it was read may change again without a new mtime
-)
+# A file changed this shortly before it was read may change again without a new mtime: FAT keeps even seconds.
+_RACY_NS = 2_000_000_000
+# Starting workers takes about a second; fewer sources and bytes are ingested sooner without.
 _PARALLEL_FROM_SOURCES = 200
 _PARALLEL_FROM_BYTES = 20_000_000
 _TASK_SOURCES = 32
+_SAMPLE = 4000  # characters that tell the language
+_LOOK_UPS = 256  # sources that are looked up in the ledger at a time
 
 
 @dataclass
@@ -94,19 +97,13 @@ def ingest_sources(
     pipeline = pipeline_fingerprint(settings, storage)
     waiting: list[_Prepared] = []
     characters = 0
-    for group in _batches(sources, 256):
+    for group in _batches(sources, _LOOK_UPS):
         known = storage.ledger([source.key for source in group])
         for source in group:
-            entry = known.get(source.key)
-            if source.error is not None:
-                yield failed_outcome(source.key, source.error, pid=os.getpid(), store=storage.location)
-                continue
             try:
-                prepared = _prepare(source, entry, settings, pipeline, run)
+                prepared = _prepare(source, known.get(source.key), settings, pipeline, run)
             except SourceError as exc:
-                yield failed_outcome(
-                    source.key, exc, bytes=source.size, pid=os.getpid(), store=storage.location
-                )
+                yield _failed(storage, source, exc)
                 continue
             if prepared is None:
                 yield SourceOutcome(
@@ -135,10 +132,18 @@ def _unchanged_by_time(source: IngestSource, entry: LedgerEntry | None, pipeline
 def _prepare(
     source: IngestSource, entry: LedgerEntry | None, settings: Settings, pipeline: str, run: str
 ) -> _Prepared | None:
-    """Load and split a source; None when it is unchanged."""
+    """Load and split a source; None when it is unchanged.
+
+    Raises
+    ------
+    SourceError
+        When it cannot be read, or there is nothing in it.
+    """
     from oraculo_kit.split import split_documents
     from oraculo_kit.storage.language import detect_language
 
+    if source.error is not None:
+        raise source.error
     if _unchanged_by_time(source, entry, pipeline):
         return None
     seconds: dict[str, float] = {}
@@ -150,7 +155,8 @@ def _prepare(
     documents = source.documents(content)
     seconds["load"] = time.perf_counter() - started
     started = time.perf_counter()
-    language = detect_language("\n".join(document.page_content for document in documents[:50])[:4000])
+    sample = "\n".join(document.page_content[:_SAMPLE] for document in documents[:50])[:_SAMPLE]
+    language = detect_language(sample)
     for document in documents:
         document.metadata["source"] = source.key
         if language is not None:
@@ -171,35 +177,24 @@ def _prepare(
 
 
 def _store(storage: VetorStorage, items: Sequence[_Prepared]) -> Iterator[SourceOutcome]:
-    """Embed and commit prepared sources; when the embedder refuses some text, only its source fails."""
+    """Embed and commit prepared sources, all or, when some of them cannot be stored, those that can.
+
+    Halving finds a text that the embedder refuses, or metadata that cannot be stored, with few requests.
+    """
     try:
         embedded = _embed(storage, items)
-        failures: list[SourceOutcome] = []
-    except EmbeddingError as exc:
-        if len(items) == 1:
-            yield _failed(storage, items[0], exc)
-            return
-        embedded, failures = [], []
-        for item in items:
-            try:
-                embedded.extend(_embed(storage, [item]))
-            except EmbeddingError as alone:
-                failures.append(_failed(storage, item, alone))
-    started = time.perf_counter()
-    good = [item for item in items if item.source.key in {ready.source for ready in embedded}]
-    try:
+        started = time.perf_counter()
         storage.replace_many(embedded)
-    except SourceError as exc:
-        # Metadata that cannot be stored: find out whose.
-        if len(good) == 1:
-            yield _failed(storage, good[0], exc)
-        else:
-            for item in good:
-                yield from _store(storage, [item])
-        yield from failures
+    except (EmbeddingError, SourceError) as exc:
+        if len(items) == 1:
+            yield _failed(storage, items[0].source, exc)
+            return
+        middle = len(items) // 2
+        yield from _store(storage, items[:middle])
+        yield from _store(storage, items[middle:])
         return
-    share = (time.perf_counter() - started) / max(len(good), 1)
-    for item in good:
+    share = (time.perf_counter() - started) / len(items)
+    for item in items:
         yield SourceOutcome(
             item.source.key,
             "replaced" if item.known else "added",
@@ -209,7 +204,6 @@ def _store(storage: VetorStorage, items: Sequence[_Prepared]) -> Iterator[Source
             pid=os.getpid(),
             store=storage.location,
         )
-    yield from failures
 
 
 def _embed(storage: VetorStorage, items: Sequence[_Prepared]) -> list[SourceDocuments]:
@@ -225,8 +219,8 @@ def _embed(storage: VetorStorage, items: Sequence[_Prepared]) -> list[SourceDocu
     return ready
 
 
-def _failed(storage: VetorStorage, item: _Prepared, error: OraculoError) -> SourceOutcome:
-    return failed_outcome(item.source.key, error, bytes=item.size, pid=os.getpid(), store=storage.location)
+def _failed(storage: VetorStorage, source: IngestSource, error: OraculoError) -> SourceOutcome:
+    return failed_outcome(source.key, error, bytes=source.size, pid=os.getpid(), store=storage.location)
 
 
 def ingest(
@@ -244,15 +238,17 @@ def ingest(
 
     Parameters
     ----------
-    sources : path, list of paths, DataFrame, or list of Documents
+    sources : path, DataFrame, Document, or an iterable of paths and Documents
         Folders are listed with all they hold.
     text, id, name : str, optional
         For a DataFrame: the column with the text, the column that names a row (its index by default), and what
-        the rows' keys begin with. Other columns become metadata.
+        the rows' keys begin with: ``"dataframe/7"``. A row replaces the stored row of the same key, so give each
+        DataFrame a name of its own. Other columns become metadata.
     glob : str, optional
         Take only files of a folder whose name matches, for example ``"*.pdf"``.
     n_jobs : int, optional
-        Worker processes; -1 for all cores. By default one for small jobs and all cores for large ones.
+        Worker processes; -1 for all cores, -2 for all but one. By default none for small jobs (this process does
+        it) and all cores for large ones.
     backend : str
         A backend of `parallel_services`.
     progress : bool
@@ -261,14 +257,26 @@ def ingest(
     Returns
     -------
     IngestReport
-        One outcome per source. A source that failed is in it, with the reason; the others are stored.
+        One outcome per source, in the order of the sources. A source that failed is in it, with the reason; the
+        others are stored.
 
     Raises
     ------
+    SourceError
+        When `sources` is nothing that can be ingested.
+    SettingsError
+        For an unknown `backend` or an `n_jobs` that is none.
     ServicesFailedError
-        When the services cannot start.
+        When the services cannot start, here or in a worker.
     StorageError, EmbedderError
-        When the store or the embedder cannot be used; sources stored before stay stored.
+        When the store or the embedder cannot be used.
+    OraculoError
+        When a worker process was killed.
+
+    Notes
+    -----
+    Whatever is raised, an interrupt too, every source is stored whole or not at all, and what was stored stays:
+    the same call goes on with the rest.
 
     Examples
     --------
@@ -277,30 +285,68 @@ def ingest(
     >>> oraculo.ingest(frame, text="texto", progress=False).counts
     {'added': 1}
     """
+    from oraculo_kit.parallel import BACKENDS
+
+    if backend not in BACKENDS:
+        raise SettingsError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if n_jobs is not None and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0):
+        raise SettingsError(f"n_jobs is {n_jobs!r}, expected a number of processes, or -1 for all cores")
     started = time.perf_counter()
     services = start_services()
-    run = uuid.uuid4().hex
-    found = find_sources(sources, text=text, id=id, name=name, glob=glob)
-    listed = list({source.key: source for source in found}.values())  # a file named twice is one source
+    listed = list(find_sources(sources, text=text, id=id, name=name, glob=glob))
     outcomes: list[SourceOutcome] = []
-    with _ProgressBar(len(listed), progress) as advance:
-        for outcome in _run(services, listed, run, n_jobs, backend):
+    # closing: joblib's configuration, and its workers, end with this call, whatever ends it.
+    with (
+        _progress_bar(len(listed), progress) as advance,
+        closing(_run(services, listed, uuid.uuid4().hex, n_jobs, backend)) as found,
+    ):
+        for outcome in found:
             outcomes.append(outcome)
             advance()
+    places = {source.key: place for place, source in enumerate(listed)}
+    outcomes.sort(key=lambda outcome: places[outcome.source])
     return IngestReport(outcomes, time.perf_counter() - started)
 
 
 def _run(
     services: Services, listed: Sequence[IngestSource], run: str, n_jobs: int | None, backend: str
-) -> Iterator[SourceOutcome]:
-    if n_jobs == 1 or (n_jobs is None and not _is_large(services, listed)):
+) -> Generator[SourceOutcome]:
+    storage = services.vetor_storage
+    settled: list[IngestSource] = []
+    left: Sequence[IngestSource] = listed
+    if n_jobs != 1:
+        # Workers need only what may have changed; the rest is settled here, without a file being opened.
+        settled, left = _settled(services, listed)
+    if n_jobs == 1 or not left or (n_jobs is None and not _is_large(left)):
         yield from ingest_sources(services, listed, run=run)
         return
     from joblib import Parallel, delayed
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     from oraculo_kit.parallel import parallel_services
 
-    # Workers need only what may have changed; the rest is settled here, without a file being opened.
+    yield from ingest_sources(services, settled, run=run)
+    with parallel_services(n_jobs, backend=backend) as settings:
+        tasks = (delayed(_ingest_batch)(settings, batch, run) for batch in _batches(left, _TASK_SOURCES))
+        # joblib's multiprocessing can only give everything at the end.
+        return_as = "list" if backend == "multiprocessing" else "generator_unordered"
+        try:
+            for outcomes in Parallel(return_as=return_as)(tasks):
+                yield from outcomes
+        except TerminatedWorkerError as exc:
+            ledger = storage.ledger([source.key for source in left])
+            stored = sum(entry.run == run for entry in ledger.values())
+            raise OraculoError(
+                f"a worker process was killed, for want of memory or by hand, after {stored} of {len(left)} sources "
+                f"were stored in {storage.location}. They stay, and no source is stored in part. Call ingest() again "
+                "to go on with the rest; fewer n_jobs, or a lower ORACULO_MAX_FILE_MB, need less memory"
+            ) from exc
+
+
+def _settled(
+    services: Services, listed: Sequence[IngestSource]
+) -> tuple[list[IngestSource], list[IngestSource]]:
+    """Part the sources that need no look into them from those that do."""
     pipeline = pipeline_fingerprint(services.settings, services.vetor_storage)
     known = services.vetor_storage.ledger([source.key for source in listed])
     settled: list[IngestSource] = []
@@ -308,23 +354,13 @@ def _run(
     for source in listed:
         unchanged = _unchanged_by_time(source, known.get(source.key), pipeline)
         (settled if unchanged or source.error is not None else left).append(source)
-    yield from ingest_sources(services, settled, run=run)
-    with parallel_services(n_jobs, backend=backend) as settings:
-        tasks = (delayed(_ingest_batch)(settings, batch, run) for batch in _batches(left, _TASK_SOURCES))
-        for outcomes in Parallel(return_as="generator_unordered")(tasks):
-            yield from outcomes
+    return settled, left
 
 
-def _is_large(services: Services, listed: Sequence[IngestSource]) -> bool:
-    """Tell whether starting workers (about a second) pays: many sources, or many bytes, may have changed."""
-    if len(listed) < _PARALLEL_FROM_SOURCES and sum(source.size for source in listed) < _PARALLEL_FROM_BYTES:
-        return False
-    pipeline = pipeline_fingerprint(services.settings, services.vetor_storage)
-    known = services.vetor_storage.ledger([source.key for source in listed])
-    changed = [source for source in listed if not _unchanged_by_time(source, known.get(source.key), pipeline)]
+def _is_large(sources: Sequence[IngestSource]) -> bool:
     return (
-        len(changed) >= _PARALLEL_FROM_SOURCES
-        or sum(source.size for source in changed) >= _PARALLEL_FROM_BYTES
+        len(sources) >= _PARALLEL_FROM_SOURCES
+        or sum(source.size for source in sources) >= _PARALLEL_FROM_BYTES
     )
 
 
@@ -340,24 +376,17 @@ def _batches(items: Iterable[IngestSource], size: int) -> Iterator[list[IngestSo
         yield batch
 
 
-class _ProgressBar:
-    """A tqdm bar in a ``with`` block; gives the function that moves it on by one."""
+@contextmanager
+def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], object]]:
+    """Show a tqdm bar; give the function that moves it on by one."""
+    if not shown:
+        yield lambda: None
+        return
+    from tqdm.auto import tqdm
 
-    def __init__(self, total: int, shown: bool) -> None:
-        self._total, self._shown = total, shown
-
-    def __enter__(self) -> Callable[[], object]:
-        if not self._shown:
-            return lambda: None
-        from tqdm.auto import tqdm
-
-        # disable=None: no bar where standard error is not a terminal; notebooks always show it.
-        self._bar = tqdm(total=self._total, unit="source", disable=None)
-        return self._bar.update
-
-    def __exit__(self, *_exc: object) -> None:
-        if self._shown:
-            self._bar.close()
+    # disable=None: no bar where standard error is not a terminal; notebooks always show it.
+    with tqdm(total=total, unit="source", disable=None) as bar:
+        yield bar.update
 
 
 class _IngestTask:
@@ -405,14 +434,16 @@ class _IngestTask:
             from oraculo_kit.parallel import worker_services
 
             services = worker_services(self._settings)
-        listed = list(find_sources(source))
-        if len(listed) == 1:
-            return next(ingest_sources(services, listed, run=run or uuid.uuid4().hex))
-        error = SourceError(
-            f"got {len(listed)} sources in {str(source)!r}, expected one: a file or a document. "
-            "Use oraculo_kit.ingest() for a folder, or one task per file"
-        )
-        return failed_outcome(str(source), error, pid=os.getpid(), store=services.vetor_storage.location)
+        try:
+            listed = list(islice(find_sources(source), 2))  # two are too many already: a folder may be huge
+            if len(listed) != 1:
+                raise SourceError(
+                    f"got {'several sources' if listed else 'nothing'} in {str(source)!r}, expected one: a file or a "
+                    "document. Use oraculo_kit.ingest() for a folder, or one task per file"
+                )
+        except SourceError as exc:
+            return failed_outcome(str(source), exc, pid=os.getpid(), store=services.vetor_storage.location)
+        return next(ingest_sources(services, listed, run=run or uuid.uuid4().hex))
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._settings is not None or self._failure is not None:

@@ -6,7 +6,10 @@ documents. Sources travel to worker processes.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,6 +23,14 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
     from oraculo_kit.discovery import FoundFile
+
+
+_OWN_KEYS = ("source", "format", "start", "end")
+"""Metadata that the pipeline sets itself; a column of that name would be lost."""
+
+_LATEST_NS = (
+    253_402_300_799 * 10**9
+)  # the end of the year 9999: no date and no 64-bit integer holds much more
 
 
 class IngestSource(Protocol):
@@ -66,8 +77,8 @@ class FileSource:
 
     @property
     def mtime_ns(self) -> int | None:
-        """From the file system."""
-        return self.found.mtime_ns
+        """From the file system; None for a time that no calendar has, which some archives restore."""
+        return self.found.mtime_ns if 0 <= self.found.mtime_ns <= _LATEST_NS else None
 
     @property
     def error(self) -> SourceError | None:
@@ -85,9 +96,12 @@ class FileSource:
         from oraculo_kit.load import load_bytes
 
         documents = load_bytes(content, name=self.found.path.name)
-        modified = datetime.fromtimestamp(self.found.mtime_ns / 1e9, UTC).isoformat(timespec="seconds")
+        known: dict[str, Any] = {"bytes": len(content)}
+        if self.mtime_ns is not None:
+            seconds = self.mtime_ns // 10**9
+            known["modified"] = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
         for document in documents:
-            document.metadata.update(modified=modified, bytes=len(content))
+            document.metadata.update(known)
         return documents
 
 
@@ -140,9 +154,15 @@ class DocumentsSource:
 
     def documents(self, content: bytes) -> list[Document]:
         """Return copies, so that the caller's documents are never changed."""
-        if not any(part.page_content.strip() for part in self.parts):
+        from langchain_core.documents import Document
+
+        texts = [clean_text(part.page_content) for part in self.parts]
+        if not any(text.strip() for text in texts):
             raise EmptySourceError("the documents hold no text: there is nothing to index")
-        return [part.model_copy(update={"metadata": dict(part.metadata)}) for part in self.parts]
+        return [
+            Document(page_content=text, metadata=dict(part.metadata))
+            for text, part in zip(texts, self.parts, strict=True)
+        ]
 
 
 def find_sources(
@@ -157,7 +177,7 @@ def find_sources(
 
     Parameters
     ----------
-    given : path, DataFrame, Document, or a list of paths or Documents
+    given : path, DataFrame, Document, or an iterable of paths and Documents
     text, id : str, optional
         For a DataFrame: the columns with the text and with a row's name; its index names rows by default.
     name : str
@@ -165,72 +185,121 @@ def find_sources(
     glob : str, optional
         For folders: take only files whose name matches.
 
-    Yields
-    ------
-    IngestSource
+    Returns
+    -------
+    iterator of IngestSource
+        What is wrong with one source is its `error`.
 
     Raises
     ------
     SourceError
-        When this is nothing that can be ingested, or a column is missing.
+        When this is nothing that can be ingested, a column is missing, or an option does not fit what was given.
     """
-    if type(given).__module__.partition(".")[0] == "pandas":
+    if _is_dataframe(given):
+        if glob is not None:
+            raise SourceError(
+                f"glob={glob!r} chooses files of a folder, and a DataFrame was given; leave it out"
+            )
         return _rows(given, text, id, name)
+    if text is not None or id is not None:
+        raise SourceError(
+            f"text= and id= name columns of a DataFrame, got {type(given).__name__}. Read the file with pandas first, "
+            "or leave them out: of a CSV file every row is indexed with all its columns"
+        )
     items = [given] if isinstance(given, str | os.PathLike) or hasattr(given, "page_content") else given
     if not isinstance(items, Iterable):
         raise SourceError(
             f"got {type(given).__name__}, expected a path, a list of paths, a pandas DataFrame or LangChain documents"
         )
-    items = list(items)
-    documents = [item for item in items if hasattr(item, "page_content")]
-    paths = [item for item in items if isinstance(item, str | os.PathLike)]
-    if len(documents) + len(paths) != len(items):
-        other = next(
-            item
-            for item in items
-            if not hasattr(item, "page_content") and not isinstance(item, str | os.PathLike)
-        )
-        raise SourceError(f"got a list with {type(other).__name__}, expected paths or LangChain documents")
+    paths: list[str | os.PathLike[str]] = []
+    documents: list[Document] = []
+    for item in items:
+        if isinstance(item, str | os.PathLike):
+            paths.append(item)
+        elif hasattr(item, "page_content"):
+            documents.append(item)
+        else:
+            raise SourceError(
+                f"got a {type(given).__name__} with {type(item).__name__}, expected paths or LangChain documents"
+            )
     return _mixed(paths, documents, glob)
 
 
-def _mixed(paths: Sequence[Any], documents: Sequence[Document], glob: str | None) -> Iterator[IngestSource]:
+def _is_dataframe(given: object) -> bool:
+    # Without pandas imported there is no DataFrame; importing it costs a second.
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(given, pandas.DataFrame)
+
+
+def _mixed(
+    paths: Sequence[str | os.PathLike[str]], documents: Sequence[Document], glob: str | None
+) -> Iterator[IngestSource]:
     from oraculo_kit.discovery import find_files
 
+    files = set()
     for found in find_files(paths, glob=glob):
+        files.add(found.key)
         yield FileSource(found)
-    for key, places in grouped(str(item.metadata.get("source") or "documents") for item in documents).items():
-        yield DocumentsSource(key, tuple(documents[place] for place in places))
+    for key, places in grouped(map(_document_key, documents)).items():
+        twice = SourceError(f"{key}: a file of that name is given too; name another source in the documents")
+        parts = tuple(documents[place] for place in places)
+        yield DocumentsSource(key, parts, error=twice if key in files else None)
+
+
+def _document_key(document: Document) -> str:
+    """Return the document's source; without one, a name by which it is found again and replaces no other."""
+    source = document.metadata.get("source") or document.id
+    if source:
+        return clean_text(str(source))
+    content = clean_text(document.page_content).encode()
+    return f"document/{hashlib.blake2b(content, digest_size=8).hexdigest()}"
 
 
 def _rows(frame: pd.DataFrame, text: str | None, id: str | None, name: str) -> Iterator[IngestSource]:
     columns = [str(column) for column in frame.columns]
+    shown = ", ".join(map(repr, columns))
+    if text is None:
+        raise SourceError(f"a DataFrame needs text=, the name of the column to index; it has {shown}")
     for role, column in (("text", text), ("id", id)):
         if column is not None and column not in columns:
-            raise SourceError(f"{role}={column!r} is no column of the DataFrame; it has {', '.join(columns)}")
-    if text is None:
+            raise SourceError(f"{role}={column!r} is no column of the DataFrame; it has {shown}")
+    if twice := _repeated(columns):
+        raise SourceError(f"the DataFrame has more than one column {twice!r}; rename one of them")
+    others = [place for place, column in enumerate(columns) if column not in (text, id)]
+    if taken := [columns[place] for place in others if columns[place] in _OWN_KEYS]:
         raise SourceError(
-            f"a DataFrame needs text=, the name of the column to index; it has {', '.join(columns)}"
+            f"the DataFrame has the column {taken[0]!r}, a name under which oraculo_kit keeps what it knows itself "
+            f"({', '.join(_OWN_KEYS)}); rename it: df.rename(columns={{{taken[0]!r}: ...}})"
         )
-    names = [_row_name(value) for value in (frame[id] if id is not None else frame.index)]
-    if len(set(names)) != len(names):
-        twice = next(value for value in names if names.count(value) > 1)
+    names = [_row_name(value) for value in (frame.index if id is None else _column(frame, columns, id))]
+    if twice := _repeated(names):
         raise SourceError(
-            f"{'column ' + repr(id) if id else 'the index'} holds {twice!r} more than once; give id=, a column "
+            f"{f'column {id!r}' if id else 'the index'} holds {twice!r} more than once; give id=, a column "
             "whose values are unique, so that every row can be found again"
         )
-    others = [column for column in columns if column not in (text, id)]
-    records = frame[others].to_dict("records") if others else [{} for _ in names]
-    for row_name, value, record in zip(names, frame[text], records, strict=True):
-        metadata = {str(column): item for column, item in record.items() if not _is_missing(item)}
-        yield TextSource(f"{name}/{row_name}", "" if _is_missing(value) else str(value), metadata)
+    values = [frame.iloc[:, place] for place in others]
+    for row_name, value, *items in zip(names, _column(frame, columns, text), *values, strict=True):
+        metadata = {
+            columns[place]: item for place, item in zip(others, items, strict=True) if not _is_missing(item)
+        }
+        yield TextSource(
+            f"{clean_text(name)}/{row_name}", "" if _is_missing(value) else clean_text(str(value)), metadata
+        )
+
+
+def _column(frame: pd.DataFrame, columns: Sequence[str], name: str) -> pd.Series[Any]:
+    return frame.iloc[:, columns.index(name)]  # by place: the column may be named by a number
+
+
+def _repeated(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _row_name(value: Any) -> str:
     return clean_text(str(value.item() if hasattr(value, "item") else value))
 
 
-def _is_missing(value: Any) -> bool:
+def _is_missing(value: object) -> bool:
     # NaN, NaT and NA are the values that do not equal themselves, or refuse to say.
     return (
         value is None

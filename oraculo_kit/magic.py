@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Any
 
+from oraculo_kit.errors import QueryError
+
 USAGE = "%oraculo status | ingest PATH | search QUERY | sources | use STORE | doctor"
 
 
@@ -23,7 +25,6 @@ def run_magic(line: str) -> Any:
         For an unknown word, or one without what it needs.
     """
     import oraculo_kit
-    from oraculo_kit.errors import QueryError
 
     word, _, rest = line.strip().partition(" ")
     rest = rest.strip()
@@ -52,5 +53,9 @@ def _unquoted(text: str) -> str:
 
 
 def _paths(text: str) -> list[str]:
-    # posix=False keeps the backslashes of Windows paths.
-    return [_unquoted(part) for part in shlex.split(text, posix=False)]
+    try:
+        # posix=False keeps the backslashes of Windows paths.
+        parts = shlex.split(text, posix=False)
+    except ValueError as exc:
+        raise QueryError(f"%oraculo ingest got {text!r}: {exc}. Close every quote that you open") from exc
+    return [_unquoted(part) for part in parts]

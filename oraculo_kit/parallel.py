@@ -19,8 +19,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import SettingsError
-from oraculo_kit.services import Services, ensure_services, services_state, start_services
+from oraculo_kit.errors import ServicesFailedError, SettingsError
+from oraculo_kit.services import Services, ensure_services, found_context, services_state, start_services
 from oraculo_kit.settings import Settings
 from oraculo_kit.workers import WorkerRecord, record_worker
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 BACKENDS = ("loky", "multiprocessing", "threading", "sequential", "dask")
 
 _WORKERS = ("joblib", "dask")
+_FAILURE_PAUSE = 0.1
 _prepared: tuple[int, str] | None = None
 
 
@@ -58,7 +59,7 @@ def initialize_worker(settings: Settings, threads: int = 0) -> None:
         worker_services(settings, "joblib", threads)
 
 
-def worker_services(settings: Settings, context: str = "joblib", threads: int = 0) -> Services:
+def worker_services(settings: Settings, context: str | None = None, threads: int = 0) -> Services:
     """Return services with the caller's settings, in whatever process this is.
 
     Threads and nested calls run in the caller's own process, which is no worker: it has them. In a worker they
@@ -76,26 +77,32 @@ def worker_services(settings: Settings, context: str = "joblib", threads: int = 
         return ready
     key = (os.getpid(), settings.fingerprint)
     if _prepared == key:
-        return ensure_services(settings, context=context)
+        return ensure_services(settings)
+    context = context or found_context()
     limit = threads or settings.worker_threads or _given_threads()
     limit_threads(limit)
-    state = "failed"
+    failure: ServicesFailedError | None = None
     try:
         services = ensure_services(settings, context=context)
-        state = "ready"
-    finally:
-        record_worker(
-            settings.project_root,
-            WorkerRecord(
-                pid=os.getpid(),
-                context=context,
-                state=state,
-                fingerprint=settings.fingerprint,
-                threads=limit,
-                lines=services_state().lines,
-                started=time.time(),
-            ),
-        )
+    except ServicesFailedError as exc:
+        failure = exc
+    record_worker(
+        settings.project_root,
+        WorkerRecord(
+            pid=os.getpid(),
+            context=context,
+            state="ready" if failure is None else "failed",
+            fingerprint=settings.fingerprint,
+            threads=limit,
+            lines=services_state().lines,
+            started=time.time(),
+        ),
+    )
+    if failure is not None:
+        # joblib ends a multiprocessing pool at the first error by killing its workers, and CPython hangs when one
+        # of them is just writing (python/cpython#96995): one run in 250 did. So the others wait before they write.
+        time.sleep(_FAILURE_PAUSE)
+        raise failure
     _prepared = key
     return services
 
@@ -171,7 +178,13 @@ def parallel_services(
         raise SettingsError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     settings = start_services().settings
     if backend == "dask":
-        from oraculo_kit.dask import ServicesPlugin, current_client
+        try:
+            from oraculo_kit.dask import ServicesPlugin, current_client
+        except ImportError as exc:
+            raise SettingsError(
+                f"backend 'dask' needs a package that is not installed ({exc}). Install it: "
+                'pip install "oraculo_kit[dask]"'
+            ) from exc
 
         client = client if client is not None else current_client()
         client.register_plugin(ServicesPlugin(settings))

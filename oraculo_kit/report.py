@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
-from oraculo_kit.display import escape, html_table, short_source, size_text, text_table
+from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
 from oraculo_kit.storage.results import root_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from oraculo_kit.errors import OraculoError
+
 STATUSES = ("added", "replaced", "unchanged", "skipped", "failed")
 """added, replaced: stored now. unchanged: stored before, same content. skipped: nothing to index in it (no
-text, unknown format). failed: an error; what was stored of it before is untouched."""
+text, unknown format). failed: an error. What was stored of a skipped or failed source before is untouched."""
 
 _SHOWN_ROWS = 30
 
@@ -52,13 +54,13 @@ class SourceOutcome:
     message: str = ""
     chunks: int = 0
     bytes: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict)
+    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
     pid: int = 0
     store: str = ""
 
 
 class IngestReport(Sequence[SourceOutcome]):
-    """The outcomes of an ingestion; a table in a notebook and in a terminal.
+    """The outcomes of an ingestion; a table in a notebook and in a terminal. A slice is a report too.
 
     Parameters
     ----------
@@ -83,10 +85,11 @@ class IngestReport(Sequence[SourceOutcome]):
     def __getitem__(self, index: int) -> SourceOutcome: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[SourceOutcome]: ...
+    def __getitem__(self, index: slice) -> IngestReport: ...
 
-    def __getitem__(self, index: int | slice) -> SourceOutcome | Sequence[SourceOutcome]:
-        return self.outcomes[index]
+    def __getitem__(self, index: int | slice) -> SourceOutcome | IngestReport:
+        found = self.outcomes[index]
+        return IngestReport(found) if isinstance(found, tuple) else found
 
     def __len__(self) -> int:
         return len(self.outcomes)
@@ -126,7 +129,7 @@ class IngestReport(Sequence[SourceOutcome]):
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items()) or "no sources"
         size = size_text(sum(outcome.bytes for outcome in self.outcomes))
         speed = f" in {self.seconds:.1f} s" if self.seconds else ""
-        store = f" -> {self.store}" if self.store else ""
+        store = f" -> {visible(self.store)}" if self.store else ""
         return f"{counts}; {self.chunks} chunks, {size}{speed}{store}"
 
     def _rows(self) -> list[list[object]]:
@@ -153,13 +156,17 @@ class IngestReport(Sequence[SourceOutcome]):
 
     def _repr_html_(self) -> str:
         table = html_table(["source", "status", "chunks", "message"], self._rows(), caption=self.summary())
-        return table + (f"<div>{escape(self._rest())}</div>" if self._rest() else "")
+        return table + (f'<div class="{CLASSES}">{escape(self._rest())}</div>' if self._rest() else "")
 
 
-def failed_outcome(source: str, error: BaseException, **details: Any) -> SourceOutcome:
-    """Return the outcome of a source with a fault of its own."""
+def failed_outcome(
+    source: str, error: OraculoError, *, bytes: int = 0, pid: int = 0, store: str = ""
+) -> SourceOutcome:
+    """Return the outcome of a source with a fault of its own; secrets in its message are masked."""
     from oraculo_kit.environment import redact
     from oraculo_kit.errors import EmptySourceError, UnsupportedFormatError
 
     status = "skipped" if isinstance(error, EmptySourceError | UnsupportedFormatError) else "failed"
-    return SourceOutcome(source, status, type(error).__name__, redact(str(error)), **details)
+    return SourceOutcome(
+        source, status, type(error).__name__, redact(str(error)), bytes=bytes, pid=pid, store=store
+    )

@@ -218,7 +218,7 @@ def start_services(settings: Settings | None = None, *, context: str | None = No
             return ready
         if settings is None:
             settings = process.inherited
-        return _start(process, settings, context or process.context or _found_context())
+        return _start(process, settings, context or process.context or found_context())
 
 
 def _start(
@@ -337,7 +337,19 @@ def _early_choices() -> tuple[str, str]:
     return language or locale_language(os.environ), log_level if log_level in LOG_LEVELS else "INFO"
 
 
-def _found_context() -> str:
+def found_context() -> str:
+    """Return the key of `CONTEXTS` that describes this process best."""
+    distributed = sys.modules.get("distributed")
+    if distributed is not None:
+        with contextlib.suppress(ValueError):  # no worker here
+            distributed.get_worker()
+            return "dask"
+    if "joblib" in sys.modules:
+        import multiprocessing
+
+        # Asked before IPython: a forked child of a kernel has a copy of its shell.
+        if multiprocessing.parent_process() is not None:
+            return "joblib"
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython is not None else None
     return "kernel" if getattr(shell, "kernel", None) is not None else "script"
@@ -457,7 +469,7 @@ def reload_services() -> Services:
             given = {
                 name: getattr(old, name) for name in setting_variables() if old.origin(name) == "argument"
             }
-        return _start(process, None, process.context or _found_context(), given)
+        return _start(process, None, process.context or found_context(), given)
 
 
 def vetor_storage() -> VetorStorage:

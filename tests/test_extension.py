@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from oraculo_kit.extension import _CellGate
 from tests.conftest import Notebook, run_script
 
 Start = Callable[..., Notebook]
@@ -242,10 +244,48 @@ def test_an_interrupted_load_ext_can_be_repeated(project: Path, notebook: Start)
     time.sleep(0.7)
     kernel.manager.interrupt_kernel()
     assert str(kernel._wait_for(request).error).startswith("KeyboardInterrupt")
+    assert kernel.run(LEFT_BEHIND).stdout.startswith("{'magic': False, 'name': False, 'hooks': []")
     (project / "second").touch()
     assert kernel.run("%load_ext oraculo_kit").stdout.splitlines() == LINES
     hooks = kernel.run("[str(hook) for hook in get_ipython().events.callbacks['pre_run_cell']]")
     assert str(hooks.result).count("Extension._") == 1
+
+
+def test_work_that_is_due_goes_before_the_next_of_many_queued_cells() -> None:
+    gate = _CellGate()
+    for _ in range(50):
+        order: list[str] = []
+
+        def work(order: list[str] = order) -> None:
+            with gate.between_cells():
+                order.append("work")
+
+        gate.enter_cell(1)
+        thread = threading.Thread(target=work)
+        thread.start()
+        while not gate._due:
+            time.sleep(0)
+        order.append("cell")
+        gate.leave_cell()
+        gate.enter_cell(5)
+        order.append("next cell")
+        gate.leave_cell()
+        thread.join()
+        assert order == ["cell", "work", "next cell"]
+
+
+def test_a_cell_of_a_subshell_does_not_wait_for_work_that_another_cell_holds_up() -> None:
+    gate = _CellGate()
+    gate.enter_cell(1)
+    thread = threading.Thread(target=gate.between_cells().__enter__, daemon=True)
+    thread.start()
+    while not gate._due:
+        time.sleep(0)
+    started = time.perf_counter()
+    gate.enter_cell(3)
+    assert time.perf_counter() - started < 0.5
+    gate.cancel()
+    thread.join()
 
 
 # --- without a kernel ---------------------------------------------------------------------------------------

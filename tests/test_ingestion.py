@@ -18,7 +18,9 @@ from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
 from oraculo_kit import IngestReport, SourceOutcome, ingest, ingest_task, parallel_services
-from oraculo_kit.errors import EmbeddingError, SourceError
+from oraculo_kit.errors import EmbeddingError, SettingsError, SourceError
+from oraculo_kit.ingestion import ingest_sources
+from oraculo_kit.inputs import find_sources
 from oraculo_kit.services import use, vetor_storage
 from oraculo_kit.storage import open_storage
 
@@ -141,10 +143,26 @@ def test_a_failing_embedder_fails_only_the_documents_concerned(project: Path) ->
     assert report.failed[0].error == EmbeddingError.__name__
 
 
+def test_a_refused_text_is_found_with_few_requests(project: Path) -> None:
+    for number in range(64):
+        (project / f"{number:02}.txt").write_text(
+            f"documento {'ruim' if number == 40 else number}", encoding="utf-8"
+        )
+    picky = _Picky()
+    use(embedder=picky)
+    report = ingest(project, progress=False)
+    assert report.counts == {"added": 63, "failed": 1}
+    assert Path(report.failed[0].source).name == "40.txt"
+    assert picky.requests < 20
+
+
 class _Picky:
     """Refuses any batch with one certain text."""
 
+    requests = 0
+
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        self.requests += 1
         if any("ruim" in text for text in texts):
             raise ValueError("refused")
         return [[1.0, float(len(text))] for text in texts]
@@ -199,17 +217,110 @@ def test_langchain_documents_are_grouped_by_their_source_and_left_unchanged(proj
     assert documents[0].metadata == {"source": "x"}
 
 
+def test_a_document_whose_metadata_cannot_be_stored_fails_alone(project: Path) -> None:
+    documents = [Document(f"texto {n}", metadata={"source": str(n), "x": n}) for n in range(5)]
+    documents[3].metadata["x"] = object()
+    report = ingest(documents, progress=False)
+    assert [item.status for item in report] == ["added", "added", "added", "failed", "added"]
+    assert "metadata 'x' holds a object" in report[3].message
+
+
+def test_a_loaders_metadata_that_cannot_be_stored_fails_its_file_alone(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from oraculo_kit import formats
+
+    monkeypatch.setattr(formats, "_registered", {})
+    oraculo.register_loader(
+        ".estranho", lambda data, name: [Document(data.decode(), metadata={"x": object()})]
+    )
+    for name in ("um.txt", "dois.estranho", "três.txt"):
+        (project / name).write_text(f"texto {name}", encoding="utf-8")
+    report = ingest([project / name for name in ("um.txt", "dois.estranho", "três.txt")], progress=False)
+    assert [item.status for item in report] == ["added", "failed", "added"]
+
+
+def test_text_that_no_database_can_hold_is_stored_as_far_as_it_can_be(project: Path) -> None:
+    frame = pd.DataFrame({"t": ["nota \ud800 fiscal"]})
+    assert ingest(frame, text="t", progress=False).counts == {"added": 1}
+    assert ingest(Document("outra \ud800 nota"), progress=False).counts == {"added": 1}
+    assert oraculo.search("nota fiscal", k=1)[0].text == "nota ? fiscal"
+
+
+def test_two_names_that_are_one_in_unicode_store_the_first_and_report_the_second(project: Path) -> None:
+    (project / "caf\u00e9.txt").write_text("texto um", encoding="utf-8")
+    (project / "cafe\u0301.txt").write_text("texto dois", encoding="utf-8")
+    if len(os.listdir(project)) < 3:
+        pytest.skip("this file system does not tell the two names apart")
+    report = ingest(project, progress=False)
+    assert report.counts == {"added": 1, "failed": 1}
+    assert len(vetor_storage()) == 1
+
+
+def test_a_file_that_vanishes_after_it_was_listed_is_an_outcome(project: Path) -> None:
+    for name in ("a.txt", "b.txt", "c.txt"):
+        (project / name).write_text(f"texto {name}", encoding="utf-8")
+    services = oraculo.start_services()
+    listed = list(find_sources(project))
+    (project / "b.txt").unlink()
+    outcomes = {Path(item.source).name: item for item in ingest_sources(services, listed)}
+    assert [outcomes[name].status for name in ("a.txt", "b.txt", "c.txt")] == ["added", "failed", "added"]
+    assert "the file is gone" in outcomes["b.txt"].message
+
+
+def test_a_run_that_is_left_early_has_stored_whole_sources_only(project: Path) -> None:
+    for number in range(150):
+        (project / f"{number:03}.txt").write_text("palavra " * 300, encoding="utf-8")
+    services = oraculo.start_services()
+    outcomes = ingest_sources(services, find_sources(project))
+    first = next(outcomes)
+    outcomes.close()  # type: ignore[attr-defined]
+    assert first.status == "added"
+    rows = vetor_storage().sources()
+    assert {row.chunks for row in rows} == {first.chunks}
+    assert ingest(project, progress=False).counts["added"] == 150 - len(rows)
+
+
+def test_outcomes_come_in_the_order_of_the_sources(project: Path) -> None:
+    names = [f"{number:03}.txt" for number in range(80)]
+    for name in names[::2]:
+        (project / name).write_text(f"texto {name}", encoding="utf-8")
+    paths = [project / name for name in names]
+    for n_jobs in (1, 2):
+        report = ingest(paths, n_jobs=n_jobs, progress=False)
+        assert [Path(item.source).name for item in report] == names
+
+
 @pytest.mark.parametrize("given", [42, [object()], [1, "a.txt"]])
 def test_what_cannot_be_ingested_is_refused_with_what_can(project: Path, given: Any) -> None:
     with pytest.raises(SourceError, match="expected"):
         ingest(given, progress=False)
+    assert "expected" in ingest_task(given).message
+
+
+@pytest.mark.parametrize("n_jobs", [0, 2.5, "2", True])
+def test_a_number_of_jobs_that_is_none_is_refused(project: Path, n_jobs: Any) -> None:
+    with pytest.raises(SettingsError, match="n_jobs is .*, expected a number of processes"):
+        ingest(project, n_jobs=n_jobs)
+
+
+def test_an_unknown_backend_is_refused_even_when_none_is_needed(project: Path) -> None:
+    with pytest.raises(SettingsError, match="backend is 'lokey', expected one of loky"):
+        ingest(project, n_jobs=1, backend="lokey")
+
+
+@pytest.mark.parametrize("backend", ["multiprocessing", "threading", "sequential"])
+def test_every_backend_of_one_machine_ingests(folder: Path, backend: str) -> None:
+    assert ingest(folder, n_jobs=2, backend=backend, progress=False).counts == {"added": 15}
 
 
 def test_ingest_task_takes_one_source_and_says_so(folder: Path) -> None:
     assert ingest_task(folder / "emissao_nfse.md").status == "added"
     outcome = ingest_task(folder)
     assert outcome.status == "failed"
-    assert "expected one" in outcome.message
+    assert "got several sources" in outcome.message
+    (folder / "vazia").mkdir()
+    assert "got nothing" in ingest_task(folder / "vazia").message
 
 
 def _rows(store: str) -> list[tuple[Any, ...]]:

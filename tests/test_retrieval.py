@@ -91,6 +91,19 @@ def test_an_unknown_filter_key_warns_with_the_nearest(base: Path) -> None:
         assert len(oraculo.search("nota", filter={"anno": 2024})) == 0
 
 
+@pytest.mark.parametrize("query", ["", "  \n"])
+def test_asking_nothing_finds_nothing(base: Path, query: str) -> None:
+    assert len(oraculo.search(query)) == 0
+
+
+def test_money_is_not_set_as_a_formula_and_long_passages_fold(base: Path) -> None:
+    text = "Hospedagem: R$ 380,00 por diária. " * 40 + "Táxi: R$ 120,00."
+    oraculo.ingest([Document(text, metadata={"source": "limites"})], progress=False)
+    html = oraculo.search("diária do táxi", k=1)._repr_html_()
+    assert "mathjax_ignore" in html
+    assert "<details><summary>" in html
+
+
 def test_an_empty_base_finds_nothing_and_says_so(project: Path) -> None:
     results = oraculo.search("nota")
     assert len(results) == 0

@@ -11,7 +11,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from oraculo_kit.display import columns, escape, html_table, one_line, visible
+from oraculo_kit.display import CLASSES, columns, escape, html_table, one_line, visible
 
 _LEAST_TEXT = 30  # columns that the wrapped text keeps, however narrow the terminal
 _MOST_LABEL = 40
@@ -102,13 +102,13 @@ def sections_html(headline: str, sections: Sequence[Section]) -> str:
     headline, sections
         As for `sections_text`.
     """
-    parts = [f"<div><b>{escape(headline)}</b></div>"]
+    parts = [f'<div class="{CLASSES}"><b>{escape(headline)}</b></div>']
     for section in sections:
         if section.rows:
             parts.append(html_table(section.header, section.rows, caption=section.title))
         elif section.notes and section.title:
-            parts.append(f"<div>{escape(section.title)}</div>")
-        parts += [f"<div>{escape(note)}</div>" for note in section.notes]
+            parts.append(f'<div class="{CLASSES}">{escape(section.title)}</div>')
+        parts += [f'<div class="{CLASSES}">{escape(note)}</div>' for note in section.notes]
     return "".join(parts)
 
 

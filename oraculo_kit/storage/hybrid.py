@@ -107,9 +107,12 @@ def rank(
     near: list[_Candidates] | None = None
     if mode != "text" and vectors is not None and snapshot.manifest.dimension:
         near = _nearest(snapshot, vectors, k if mode == "vector" and not strict else wanted, allowed)
-    found = []
+    found: list[list[Ranked]] = []
     for place in range(count):
         query = queries[place] if queries is not None else None
+        if query is not None and not (query.text.strip() or query.phrases):
+            found.append([])  # nothing was asked
+            continue
         if mode == "vector" or query is None:
             candidates = near[place] if near is not None else _none()
         elif near is None or vectors is None:

@@ -1,12 +1,13 @@
-"""Which language a text is written in, as far as full-text search needs to know.
+"""Function words of Portuguese and English: which language a text is in, and what a query can do without.
 
-Search stems Portuguese and English; every other text is "undecided". So the question is narrow, and a few
-hundred function words answer it: they make up a quarter to a half of running text. The neighbours (Spanish,
-French, Italian, German...) are asked as well, because they share words with both; a word of several languages
-counts for each in equal parts.
+The language becomes a source's ``lang``, to be shown and filtered by; stems do not depend on it. Portuguese,
+English or undecided is a narrow question, and a few hundred function words answer it: they make up a quarter
+to a half of running text. The neighbours (Spanish, French, Italian, German...) are asked as well, because
+they share words with both; a word of several languages counts for each in equal parts. Of FaQuAD's texts cut
+to 120 characters 98 % are found to be Portuguese, of botocore's 98 % English; of 250 characters, nearly all.
 
-Reasons for an own method: py3langid 0.4 takes 0.2 s to import and 0.7 s for its first text, and never answers
-"undecided"; lingua 2.1 is a wheel of 96 MB.
+Reasons for an own method: py3langid 0.4 takes 0.2 s to import and 0.7 s for its first text, and never
+answers "undecided"; lingua 2.1 is a wheel of 96 MB.
 """
 
 from __future__ import annotations
@@ -17,21 +18,25 @@ from collections import Counter, defaultdict
 
 __all__ = ["STOP_WORDS", "detect_language"]
 
-_PORTUGUESE = """a à ao aos aquela aquele aqueles as às até com como da das de dela dele deles depois do dos e é ela elas
-ele eles em entre era eram essa essas esse esses esta está estão estas este estes eu foi foram há isso isto já lhe
-lhes mais mas mesmo meu minha muito muitos na não nas nem no nos nós nossa nosso num numa o onde os ou para pela pelas
-pelo pelos pode podem por porque quais qual quando quanto quantas quantos que quem são se seja sem ser seu seus sido só
-sobre sua suas também te tem têm ter tinha um uma umas uns você vocês"""
+_PORTUGUESE = """
+a à ao aos aquela aquele aqueles as às até com como da das de dela dele deles depois do dos e é ela elas ele
+eles em entre era eram essa essas esse esses esta está estão estas este estes eu foi foram há isso isto já
+lhe lhes mais mas mesmo meu minha muito muitos na não nas nem no nos nós nossa nosso num numa o onde os ou
+para pela pelas pelo pelos pode podem por porque quais qual quando quanto quantas quantos que quem são se
+seja sem ser seu seus sido só sobre sua suas também te tem têm ter tinha um uma umas uns você vocês
+"""
 
-_ENGLISH = """a about after all also an and any are as at be because been before being between both but by can could
-did do does each for from had has have he her here him his how i if in into is it its itself me more most my no nor
-not of on only or other our out over own same she should so some such than that the their them then there these they
-this those through to too under until up very was we were what when where which while who whom whose why will with
-would you your"""
+_ENGLISH = """
+a about after all also an and any are as at be because been before being between both but by can could did
+do does each for from had has have he her here him his how i if in into is it its itself me more most my no
+nor not of on only or other our out over own same she should so some such than that the their them then
+there these they this those through to too under until up very was we were what when where which while who
+whom whose why will with would you your
+"""
 
 _OTHERS = """
-el la los las y en del con una un es por que al lo se para su como más pero sus sin sobre este ya o fue hay no si de
-le la les des et est une un du dans que pour qui sur pas au aux avec ce il ne sont en par plus ou cette de se à l d
+el la los las y en del con una un es por que al lo se para su como más pero sus sin sobre este ya fue hay no de
+le la les des et est une un du dans que pour qui sur pas au aux avec ce il ne sont en par plus ou cette de se à
 il di che la è per un in non con sono del della dei le si da gli alla nel una o come anche più delle nella
 der die und das ist nicht ein eine zu den von mit im auf für des dem sich werden oder auch es als an wird in
 de het een en van is dat op te niet met zijn voor die in om aan ook als er bij of wordt door deze naar
@@ -44,9 +49,7 @@ els les amb i de la que una per un el del és no o en al
 """
 
 _SAMPLE = 2_400  # characters looked at: a third of it from the start, the middle and the end
-_MINIMUM_SHARE = (
-    0.10  # of the words; tables, code and lists of names stay below it, running text is above 0.25
-)
+_MINIMUM_SHARE = 0.10  # of the words: tables, code and names have less, running text more than 0.25
 _MINIMUM_LEAD = 1.3  # times the score of the next language
 _WORD = re.compile(r"[^\W\d_]+")
 
@@ -71,7 +74,7 @@ def _folded(words: str) -> frozenset[str]:
 
 # s and t are what is left of "it's" and "don't".
 STOP_WORDS = _folded(_PORTUGUESE + " " + _ENGLISH + " s t")
-"""Function words of Portuguese and English without accents: a query leaves them out unless it has no others."""
+"""Function words of Portuguese and English, folded: a query leaves them out unless it has no others."""
 
 
 def detect_language(text: str) -> str | None:
@@ -85,7 +88,7 @@ def detect_language(text: str) -> str | None:
     Returns
     -------
     str or None
-        ``"pt"``, ``"en"``, or None: another language, no language (code, numbers), or too little text to tell.
+        ``"pt"``, ``"en"``, or None: another language, none at all (code, numbers), or too little text.
 
     Examples
     --------

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
-from oraculo_kit.display import escape, html_table, one_line, short_source, text_table
+from oraculo_kit.display import CLASSES, escape, html_table, one_line, short_source, text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,7 +42,7 @@ class Hit:
     text: str
     score: float
     source: str
-    metadata: dict[str, Any]
+    metadata: dict[str, Any] = field(hash=False)
     ordinal: int = 0
     vector_score: float | None = None
     text_score: float | None = None
@@ -63,7 +64,9 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResults(Sequence[Hit]):
-    """The hits of one query, best first.
+    """The hits of one query, best first; a slice of them is shown in the same way.
+
+    Equal when query, store and hits are, however long the search took.
 
     Attributes
     ----------
@@ -84,7 +87,7 @@ class SearchResults(Sequence[Hit]):
     mode: str = "hybrid"
     store: str = ""
     chunks: int = 0
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
     root: str = ""
     highlight: Callable[[str], list[tuple[int, int]]] | None = field(default=None, compare=False, repr=False)
 
@@ -92,20 +95,22 @@ class SearchResults(Sequence[Hit]):
     def __getitem__(self, index: int) -> Hit: ...
 
     @overload
-    def __getitem__(self, index: slice) -> Sequence[Hit]: ...
+    def __getitem__(self, index: slice) -> SearchResults: ...
 
-    def __getitem__(self, index: int | slice) -> Hit | Sequence[Hit]:
-        return self.hits[index]
+    def __getitem__(self, index: int | slice) -> Hit | SearchResults:
+        return replace(self, hits=self.hits[index]) if isinstance(index, slice) else self.hits[index]
 
     def __len__(self) -> int:
         return len(self.hits)
 
     @property
     def documents(self) -> list[Document]:
-        """The hits as LangChain documents, in order."""
+        """The hits as LangChain documents, in order; their metadata may be changed, it is a copy."""
         from langchain_core.documents import Document
 
-        return [Document(page_content=hit.text, metadata=dict(hit.metadata), id=hit.id) for hit in self.hits]
+        return [
+            Document(page_content=hit.text, metadata=deepcopy(hit.metadata), id=hit.id) for hit in self.hits
+        ]
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame with the columns id, score, vector_score, text_score, source, ordinal, text, metadata."""
@@ -126,9 +131,10 @@ class SearchResults(Sequence[Hit]):
         ]
 
     def _summary(self) -> str:
-        found = "nothing found" if not self.hits else f"{len(self.hits)} hits"
-        query = f" for {self.query!r}" if self.query else ""
-        return f"{found}{query} in {self.chunks} chunks, {self.seconds * 1000:.0f} ms ({self.mode})"
+        count = len(self.hits)
+        found = f"{count} hit{'s' if count != 1 else ''}" if count else f"nothing found in {self.store}"
+        query = f" for {one_line(self.query, _QUERY)!r}" if self.query else ""
+        return f"{found}{query}, {self.chunks} chunks, {self.seconds * 1000:.0f} ms ({self.mode})"
 
     def __repr__(self) -> str:
         if not self.hits:
@@ -137,7 +143,7 @@ class SearchResults(Sequence[Hit]):
 
     def _repr_html_(self) -> str:
         if not self.hits:
-            return f"<div>{escape(self._summary())}</div>"
+            return f'<div class="{CLASSES}">{escape(self._summary())}</div>'
         return html_table(
             ["score", "source", "place", "text"],
             self._rows(),
@@ -146,40 +152,47 @@ class SearchResults(Sequence[Hit]):
         )
 
 
+_QUERY = 80  # columns of a query that are shown
 _PLACE = 18  # columns of a hit's place; a heading says enough by its beginning
-_SNIPPET = 60  # characters of a chunk that a terminal's line shows, about
+_LINE = 60  # characters of a chunk that a line of a terminal shows, about
+_EXCERPT = 350  # and of one that a notebook shows before somebody asks for all of it
 _LEAD = 15  # of them before the first match
 
 
 class _Text:
-    """A chunk's text in a table cell: in a terminal from where it matches, in HTML whole, with marks."""
+    """A chunk's text in a table cell: from where it matches; in a notebook the whole text can be opened."""
 
     def __init__(self, text: str, results: SearchResults) -> None:
         self._text = text
-        self._results = results
+        self._spans = results.highlight(text) if results.highlight is not None else []
 
-    def _spans(self) -> list[tuple[int, int]]:
-        return self._results.highlight(self._text) if self._results.highlight is not None else []
+    def _start(self, length: int) -> int:
+        """Return where most of the query's words stand within `length` characters."""
+        if not self._spans or len(self._text) <= length:
+            return 0
+        starts = [start for start, _ in self._spans]
+        best = max(starts, key=lambda one: (sum(one <= start < one + length for start in starts), -one))
+        return self._text.rfind(" ", 0, best - _LEAD) + 1 if best > _LEAD else 0
 
     def __str__(self) -> str:
-        spans = self._spans()
-        if not spans:
-            return self._text
-        # From the densest place: where most of the query's words stand within what a line can show.
-        best = max(
-            spans, key=lambda one: (sum(one[0] <= start < one[0] + _SNIPPET for start, _ in spans), -one[0])
-        )
-        start = self._text.rfind(" ", 0, max(best[0] - _LEAD, 0)) + 1 if best[0] > _LEAD else 0
+        start = self._start(_LINE)
         return ("…" if start else "") + self._text[start:]
 
     def html(self) -> str:
-        spans = self._spans()
-        parts, at = [], 0
-        for start, end in spans:
-            parts.append(escape(self._text[at:start]))
-            parts.append(f"<mark>{escape(self._text[start:end])}</mark>")
-            at = end
-        parts.append(escape(self._text[at:]))
+        if len(self._text) <= _EXCERPT:
+            return self._marked(0, len(self._text))
+        start = self._start(_EXCERPT)
+        excerpt = ("…" if start else "") + self._marked(start, start + _EXCERPT) + "…"
+        return f"<details><summary>{excerpt}</summary>{self._marked(0, len(self._text))}</details>"
+
+    def _marked(self, first: int, last: int) -> str:
+        parts, at = [], first
+        for start, end in self._spans:
+            if first <= start and end <= last:
+                parts.append(escape(self._text[at:start]))
+                parts.append(f"<mark>{escape(self._text[start:end])}</mark>")
+                at = end
+        parts.append(escape(self._text[at:last]))
         return "".join(parts)
 
 

@@ -1,29 +1,31 @@
 """Words and stems: what the full-text index is given.
 
-The FTS5 table sees only what `stem_text` returns: lower-case stems without accents, a space between two. Its
-tokenizer must split at spaces and nothing else: `FTS_TOKENIZER`. Queries go through the same functions
+The FTS5 table sees only what `stem_text` returns: lower-case stems without accents, a space between two.
+Its tokenizer must split at spaces and nothing else: `FTS_TOKENIZER`. Queries go through the same functions
 (`oraculo_kit.storage.fulltext`).
 
 What a text becomes, in this order:
 
-1. **Each word**, with case and accents folded, then stemmed. Stop words too: phrases and queries such as "to be
-   or not to be" need them (leaving them out moved nDCG@10 by 0.4 points at most, in either direction). "NFS-e",
-   "12.345,67", "2024/001" and "ORACULO_CHUNK_SIZE" are several words. A character of a script that is written
-   without spaces (Chinese, Japanese, Thai...) is a word of its own; queries ask for pairs of them.
-2. **Other forms of what is written together**, at the end, where they cannot come between the words of a phrase:
-   "nfse", "1234567", "2024001", "oraculochunksize", "c++", and the parts of "FaissVetorStorage".
+1. **Each word**, with case and accents folded, then stemmed. Stop words too: phrases and queries such as
+   "to be or not to be" need them (leaving them out moved nDCG@10 by 0.4 points at most, in either
+   direction). "NFS-e", "12.345,67", "2024/001" and "ORACULO_CHUNK_SIZE" are several words. A character of a
+   script that is written without spaces (Chinese, Japanese, Thai...) is a word of its own; queries ask for
+   pairs of them.
+2. **Other forms of what is written together**, at the end, where they cannot come between the words of a
+   phrase: "nfse", "1234567", "2024001", "oraculochunksize", "c++", and the parts of "FaissVetorStorage".
 
-**One stem per word, whatever the language of its text.** A word goes through the English and then the Portuguese
-Snowball stemmer. Stemming each text by its own language is no better where the language is known (nDCG@10 of the
-fused ranking, mean of six collections: 0.779 against 0.777; 0.742 against 0.743 when they share one index), and
-clearly worse where it is told wrong or not at all for a few texts: their stems are rare, so BM25 takes them for
-significant (BM25 alone lost 0.3 to 3.7 points in five of the six collections). It would also ask for twice as many
-terms per query.
+**One stem per word, whatever the language of its text.** A word goes through the English and then the
+Portuguese Snowball stemmer. Stemming each text by its own language is no better where the language is known
+(nDCG@10 of the fused ranking, mean of six collections: 0.779 against 0.777; 0.742 against 0.743 when they
+share one index), and clearly worse where it is told wrong or not at all for a few texts: their stems are
+rare, so BM25 takes them for significant (BM25 alone lost 0.3 to 3.7 points in five of the six collections).
+It would also ask for twice as many terms per query.
 
-Accents are folded before stemming, because people ask without them: with the stemmer first, "emissao" does not
-find "emissão", and unaccented questions lost 1.5 points on FaQuAD. Endings that Snowball knows by their accent get
-it back. Snowball alone leaves fiscal/fiscais, emissão/emissões, imagem/imagens and papel/papéis apart; `_singular`
-brings them together: of 87 pairs of Portuguese word forms 77 share a stem instead of 39, of 49 English ones 44.
+Accents are folded before stemming, because people ask without them: with the stemmer first, "informacao"
+does not find "informação", and unaccented questions lost 1.5 points on FaQuAD. Endings that Snowball knows
+by their accent get it back. Snowball alone leaves fiscal/fiscais, emissão/emissões, imagem/imagens and
+papel/papéis apart; `_singular` brings them together: of 87 pairs of Portuguese word forms 77 share a stem
+instead of 39, of 49 English ones 44.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ STEMMER_VERSION = f"1/PyStemmer {Stemmer.version()}"
 
 _CACHED_WORDS = 1 << 16  # a cache of this many takes 10 to 15 MB
 
-# Marks that belong to a word although Python's \w leaves them out: combining characters, soft hyphen, joiners.
+# Marks that belong to a word although Python's \w leaves them out: combining ones, soft hyphen, joiners.
 _MARKS = (
     "\u00ad\u0300-\u036f\u0483-\u0487\u0591-\u05c7\u0610-\u061a\u064b-\u065f\u0670\u06d6-\u06ed"
     "\u0900-\u0963\u0966-\u096f\u0971-\u0df3\u0e31-\u0e4e\u0eb1-\u0ecd\u0f71-\u0f84\u102b-\u103e"
@@ -83,9 +85,10 @@ _NUMBER = re.compile(r"\d+(?:[.,]\d+)+")
 _DROPPED = dict.fromkeys(map(ord, "ºª\u00ad\u200c\u200d"))
 
 _IRREGULAR = {
-    "paises": "pais", "herois": "heroi", "paes": "pao", "caes": "cao", "faceis": "facil", "dificeis": "dificil",
-    "uteis": "util", "inuteis": "inutil", "fosseis": "fossil", "habeis": "habil", "frageis": "fragil",
-    "ageis": "agil", "texteis": "textil", "repteis": "reptil", "projeteis": "projetil", "estereis": "esteril",
+    "paises": "pais", "herois": "heroi", "paes": "pao", "caes": "cao", "faceis": "facil",
+    "dificeis": "dificil", "uteis": "util", "inuteis": "inutil", "fosseis": "fossil", "habeis": "habil",
+    "frageis": "fragil", "ageis": "agil", "texteis": "textil", "repteis": "reptil",
+    "projeteis": "projetil", "estereis": "esteril",
 } | {
     root + ending: root + "e"
     for root in ("portugu", "ingl", "franc", "chin", "japon")
@@ -130,7 +133,9 @@ _stemmers = _Stemmers()
 
 
 def _fold_any(text: str) -> str:
-    plain = unicodedata.normalize("NFKD", text.translate(_DROPPED).casefold())
+    # Some capitals appear only when a compatibility form is taken apart: ℌ, ᴬ, ℃.
+    plain = unicodedata.normalize("NFKD", text.translate(_DROPPED)).casefold()
+    plain = unicodedata.normalize("NFKD", plain)
     return unicodedata.normalize("NFC", "".join(char for char in plain if not "\u0300" <= char <= "\u036f"))
 
 
@@ -146,7 +151,7 @@ def _fold(text: str) -> str:
 
 
 def _singular(word: str) -> str:
-    """Return the singular of a folded Portuguese plural that neither stemmer knows; other words as they are."""
+    """Return the singular of a folded Portuguese plural that no stemmer knows; other words as they are."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if word[-1] == "s" and len(word) > 4:
@@ -178,15 +183,19 @@ stem_word = _Cache(_stem).__getitem__
 
 def _split(token: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     folded = _fold(token)
-    if folded.isascii() and folded.isalpha() and (token.islower() or token.istitle() or token.isupper()):
+    if (
+        folded.isascii()
+        and folded.isalnum()
+        and (token.isdigit() or token.islower() or token.istitle() or token.isupper())
+    ):
         return (folded,), ()  # nearly every token
     words = tuple(WORD.findall(folded))
     forms: list[str] = []
     if not token.islower() and len(parts := _HUMP.sub(" ", token).split(" ")) > 1:
         forms += (word for part in parts for word in WORD.findall(_fold(part)) if word not in words)
-    if len(words) > 1 and folded.isascii():
+    if len(words) > 1 and (whole := "".join(words)).isascii():
         forms += (re.sub("[.,]", "", number) for number in _NUMBER.findall(folded))
-        forms.append("".join(words))
+        forms.append(whole)
     ending = token[len(token.rstrip("+#")) :]
     if ending and words:
         forms.append(words[-1] + ending)

@@ -306,7 +306,7 @@ class _Check:
                     "FROM sources s WHERE s.id > ? ORDER BY s.id LIMIT ?",
                     (after, _SOURCES_AT_ONCE),
                 )
-            for after, key, counted, valid, there in rows:
+            for _, key, counted, valid, there in rows:
                 source = _text(key)
                 if counted != there:
                     self.found.add(
@@ -317,6 +317,7 @@ class _Check:
             self.counts["sources"] += len(rows)
             if len(rows) < _SOURCES_AT_ONCE:
                 return
+            after = rows[-1][0]
 
 
 def _first_from(catalog: Catalog, segments: list[Segment], start: int) -> int | None:

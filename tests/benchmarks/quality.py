@@ -4,17 +4,18 @@
     python tests/benchmarks/quality.py folder/               # TREC or BEIR style, see below
     python tests/benchmarks/quality.py docstrings packages   # made of what is installed with Python
 
-It goes through the public interface only: the documents are written into a new store in a temporary folder and
-searched with its default settings, one document one chunk.
+It goes through the public interface only: the documents are written into a new store in a temporary folder
+and searched with its default settings, one document one chunk.
 
-SQuAD style: every paragraph's ``context`` is a document, and the only relevant one for its questions. TREC style: a folder
-with ``corpus.jsonl`` or ``docs.jsonl`` (fields ``_id`` or ``id``, ``text``, ``title``), ``queries.jsonl`` (same fields) or
-``queries.tsv``, and ``qrels.txt`` (query, iteration, document, grade), ``qrels.tsv`` or ``qrels/test.tsv`` (query, document,
-grade). ``docstrings`` and ``packages`` need no file: the first line of a docstring of the standard library, or the summary
-of an installed package, is the query, and the rest of the text the document to be found.
+SQuAD style: every paragraph's ``context`` is a document, and the only relevant one for its questions. TREC
+style: a folder with ``corpus.jsonl`` or ``docs.jsonl`` (fields ``_id`` or ``id``, ``text``, ``title``),
+``queries.jsonl`` (same fields) or ``queries.tsv``, and ``qrels.txt`` (query, iteration, document, grade),
+``qrels.tsv`` or ``qrels/test.tsv`` (query, document, grade). ``docstrings`` and ``packages`` need no file:
+the first line of a docstring of the standard library, or the summary of an installed package, is the query,
+and the rest of the text the document to be found.
 
-nDCG uses the grades as gains; hit@5 is the share of queries with a relevant document among the first five. The interval
-is the 95 % bootstrap interval of nDCG@10 over the queries.
+nDCG uses the grades as gains; hit@5 is the share of queries with a relevant document among the first five.
+The interval is the 95 % bootstrap interval of nDCG@10 over the queries.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Collection:
         self.relevant[name] = {name: 1}
 
     def sampled(self, count: int | None) -> Collection:
-        """Return the collection with at most `count` of its queries, evenly spread; those without an answer are left out."""
+        """Return it with `count` of its queries at most, evenly spread; one without an answer is left out."""
         names = [name for name in self.queries if any(self.relevant.get(name, {}).values())]
         step = max(1, math.ceil(len(names) / count)) if count else 1
         return Collection(
@@ -268,9 +269,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if not collection.queries:
             raise SystemExit(f"{source}: no query has a relevant document")
         print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
-        print(
-            f"  {'mode':8}{'nDCG@10':>9}{'95 % interval':>18}{'hit@5':>8}{'MRR@10':>8}{'p50 ms':>8}{'p95 ms':>8}"
-        )
+        print(f"  mode      nDCG@10{'95 % interval':>18}{'hit@5':>8}{'MRR@10':>8}{'p50 ms':>8}{'p95 ms':>8}")
         with tempfile.TemporaryDirectory() as folder, open_storage(Path(folder, "store")) as store:
             write(store, collection)
             for mode in options.modes:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
+import select
 import shutil
 import signal
 import sys
@@ -16,7 +18,9 @@ import tempfile
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +31,7 @@ from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.lock import WriterLock
 from tests.storage.disk import Disk, Do, Operation, watch
 from tests.storage.kit import documents, vectors
-from tests.storage.scenario import examine, live, shrink_limits
+from tests.storage.scenario import STATES, examine, live, shrink_limits, stored
 
 COMMANDS: dict[str, Callable[..., Any]] = {}
 
@@ -52,18 +56,23 @@ def hold_lock(folder: str, what: str) -> None:
         time.sleep(600)
 
 
-@command
 def write_for(folder: str, who: str, seconds: float) -> dict[str, float]:
     """Commit single chunks for some seconds; return how many, and the longest time one took."""
     with FaissVetorStorage(folder) as store:
         count, longest, matrix = 0, 0.0, vectors(1)
-        wait_for_parent()
         end = time.monotonic() + seconds
         while (started := time.monotonic()) < end:
             store.write(documents(who, 1, count), matrix)
             count += 1
             longest = max(longest, time.monotonic() - started)
     return {"count": count, "longest": longest}
+
+
+@command
+def compete(folder: str, writers: int, seconds: float) -> list[dict[str, float]]:
+    """Let several processes commit as often as they can."""
+    started = [fork(partial(write_for, folder, f"writer {number}", seconds)) for number in range(writers)]
+    return [wait(*each)[1] for each in started]
 
 
 @command
@@ -105,9 +114,14 @@ def drop_rights() -> None:
 
 
 @command
-def read_without_rights(folder: str) -> dict[str, Any]:
-    """Open a store first for writing, then for reading, as a user who may not write."""
+def read_without_rights(folders: list[str]) -> list[dict[str, Any]]:
+    """Open stores first for writing, then for reading, as a user who may not write."""
     drop_rights()
+    return [try_without_rights(folder) for folder in folders]
+
+
+def try_without_rights(folder: str) -> dict[str, Any]:
+    """Return what the two attempts gave: a count, or an error."""
     result: dict[str, Any] = {"write": "", "read": "", "problems": []}
     try:
         FaissVetorStorage(folder)
@@ -133,8 +147,11 @@ def count_without_rights(folder: str) -> None:
 
 
 @command
-def power_cuts(folder: str, synchronous: str, every: int) -> dict[str, Any]:
-    """Live through the scenario, then cut the power after every so many operations and examine what is left."""
+def power_cuts(folder: str, synchronous: str, every: int, policies: list[str]) -> dict[str, Any]:
+    """Live through the scenario, then cut the power and examine what is left.
+
+    It is cut after every acknowledgement and after every so many operations; see `Disk.cut` for the policies.
+    """
     if synchronous == "OFF":
         configure = Catalog._configure
 
@@ -168,7 +185,7 @@ def power_cuts(folder: str, synchronous: str, every: int) -> dict[str, Any]:
             acknowledged = int(operation.path)
         elif place % every:
             continue
-        for policy in Disk.POLICIES:
+        for policy in policies:
             left = Path(folder) / f"{place} {policy}"
             for name, content in disk.cut(policy, chance).items():
                 path = left / Path(name).relative_to(original)
@@ -182,21 +199,25 @@ def power_cuts(folder: str, synchronous: str, every: int) -> dict[str, Any]:
     return result
 
 
-def forked(function: Callable[[], Any]) -> tuple[int, Any]:
-    """Run a function in a fork of this process; return the signal that ended it (0: none) and its result."""
+def fork(function: Callable[[], Any]) -> tuple[int, int]:
+    """Run a function in a fork of this process; return what `wait` needs."""
     ready, answer = os.pipe()
     pid = os.fork()
     if pid == 0:
         code = 1
         try:
-            result = function()
-            os.write(answer, json.dumps(result).encode())
+            os.write(answer, json.dumps(function()).encode())
             code = 0
         except BaseException:
             traceback.print_exc()
         finally:
             os._exit(code)
     os.close(answer)
+    return pid, ready
+
+
+def wait(pid: int, ready: int) -> tuple[int, Any]:
+    """Return the signal that ended a fork (0: none) and its function's result."""
     with open(ready, "rb") as pipe:
         text = pipe.read()
     status = os.waitpid(pid, 0)[1]
@@ -205,6 +226,11 @@ def forked(function: Callable[[], Any]) -> tuple[int, Any]:
     if status:
         raise RuntimeError("the forked process failed; see standard error")
     return 0, json.loads(text)
+
+
+def forked(function: Callable[[], Any]) -> tuple[int, Any]:
+    """Run a function in a fork of this process and wait for its end."""
+    return wait(*fork(function))
 
 
 @command
@@ -223,34 +249,27 @@ def die_at_each_operation(folder: str, first: int, every: int) -> dict[str, Any]
 
         def do_or_die(operation: Operation, do: Do) -> None:
             tick()
-            if operation.kind == "write" and ticks == death:
-                do(operation.data[: len(operation.data) // 2])
+            if operation.kind == "write":
+                if ticks == death:
+                    do(operation.data[: len(operation.data) // 2])
                 tick()
-            else:
-                ticks_of_writes(operation)
-                do(operation.data)
+            do(operation.data)
 
-        def ticks_of_writes(operation: Operation) -> None:
-            nonlocal ticks
-            ticks += operation.kind == "write"
-
-        shrink_limits()
         acknowledged.write_text("0")
         watch(do_or_die)
         live(where, lambda number: acknowledged.write_text(str(number)) and None)
         return ticks
 
-    def examine_in_turn(where: Path) -> Any:
-        shrink_limits()
-        return examine(where, int(acknowledged.read_text()))
-
+    shrink_limits()
+    live(Path(folder) / "warm", lambda _number: None)  # loads everything before the first fork
+    examine(Path(folder) / "warm", len(STATES) - 1)
     _, total = forked(lambda: live_until(-1, Path(folder) / "whole"))
     result: dict[str, Any] = {"operations": total, "deaths": 0, "lost": 0, "problems": []}
     for death in range(first, total, every):
         where = Path(folder) / str(death)
-        ended, _ = forked(lambda: live_until(death, where))
+        ended, _ = forked(partial(live_until, death, where))
         result["deaths"] += ended == signal.SIGKILL
-        _, (lost, problems) = forked(lambda: examine_in_turn(where))
+        _, (lost, problems) = forked(partial(examine, where, int(acknowledged.read_text())))
         result["lost"] += lost
         result["problems"] += [f"death {death}: {problem}" for problem in problems]
         shutil.rmtree(where, ignore_errors=True)
@@ -260,11 +279,14 @@ def die_at_each_operation(folder: str, first: int, every: int) -> dict[str, Any]
 def write_until_killed(folder: str, who: str, answer: int) -> None:
     """Write and replace without end; acknowledge each through a pipe."""
     with FaissVetorStorage(folder) as store:
+        os.write(answer, b"[]\n")
         number = sum(row.chunks for row in store.sources() if row.source == f"{who} grows")
         while True:
             count = 1 + number % 7
             names = store.write(documents(f"{who} grows", count, number), vectors(count, number))
-            store.replace(f"{who} changes", documents(f"{who} changes", count, version=number), vectors(count))
+            store.replace(
+                f"{who} changes", documents(f"{who} changes", count, version=number), vectors(count)
+            )
             os.write(answer, json.dumps([who, names, number, count]).encode() + b"\n")
             number += count
 
@@ -286,7 +308,9 @@ def kill_writers(folder: str, rounds: int, check_every: int) -> dict[str, Any]:
                 for document in page:
                     there.add(str(document.id))
                     if "version" in document.metadata:
-                        changing.setdefault(document.metadata["source"], []).append(document.metadata["version"])
+                        changing.setdefault(document.metadata["source"], []).append(
+                            document.metadata["version"]
+                        )
             for who, names in known.items():
                 if not names <= there:
                     problems.append(f"{len(names - there)} acknowledged chunks of {who} are lost")
@@ -312,12 +336,16 @@ def kill_writers(folder: str, rounds: int, check_every: int) -> dict[str, Any]:
                     os._exit(1)
             pids.append(pid)
         os.close(answer)
+        if round_ % 4:  # else they may die while they open the store
+            select.select([ready], [], [], 10)
         for pid in pids:
             time.sleep(chance.random() * 0.08)
             os.kill(pid, signal.SIGKILL)
             result["kills"] += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
         with open(ready, "rb") as pipe:
             for line in pipe.read().decode().splitlines():
+                if line == "[]":
+                    continue
                 who, names, number, count = json.loads(line)
                 known[who].update(names)
                 newest[who] = number
@@ -325,6 +353,230 @@ def kill_writers(folder: str, rounds: int, check_every: int) -> dict[str, Any]:
         if round_ % check_every == 0 or round_ == rounds:
             _, problems = forked(examine_now)
             result["problems"] += [f"round {round_}: {problem}" for problem in problems]
+    return result
+
+
+@command
+def durable_writes(folder: str, durability: str) -> None:
+    """Make two small writes and a large one, each followed by a line on standard output."""
+    shrink_limits()
+    with FaissVetorStorage(folder, durability=durability) as store:
+        for number, count in enumerate((2, 3, 20)):
+            store.replace(f"s{number}", documents(f"s{number}", count), vectors(count))
+            os.write(1, f"acknowledged {number}\n".encode())
+
+
+@command
+def write_many(folder: str, who: str, chunks: int, at_once: int) -> list[str]:
+    """Write chunks in commits of some; return their ids."""
+    with FaissVetorStorage(folder) as store:
+        wait_for_parent()
+        names: list[str] = []
+        for first in range(0, chunks, at_once):
+            made = documents(f"{who} {first // at_once % 4}", at_once, first)
+            names += store.write(made, vectors(at_once, first))
+    return names
+
+
+@command
+def write_and_replace(folder: str, who: str, seconds: float) -> dict[str, Any]:
+    """For some seconds add chunks to one source and replace another whole; return what was acknowledged."""
+    with FaissVetorStorage(folder) as store:
+        wait_for_parent()
+        names: list[str] = []
+        version, end = 0, time.monotonic() + seconds
+        while time.monotonic() < end:
+            version += 1
+            count = 3 + version % 5
+            names += store.write(documents(f"{who} grows", count, len(names)), vectors(count, version))
+            store.replace(
+                f"{who} changes", documents(f"{who} changes", count, version=version), vectors(count, version)
+            )
+    return {"names": names, "version": version}
+
+
+@command
+def search_all_along(folder: str, others: list[str], seconds: float) -> dict[str, Any]:
+    """For some seconds search in every way, now and then with a new handle; return what looked wrong."""
+    wrong: list[str] = []
+    searches = 0
+    store = FaissVetorStorage(folder, read_only=True)
+    newest = dict.fromkeys(others, 0)
+    wait_for_parent()
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        searches += 1
+        for who in others:
+            source = f"{who} changes"
+            queries = vectors(12 if searches % 3 else 1, searches)
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                for hits in store.search(queries, k=20, filter={"source": source}):
+                    versions = {hit.metadata["version"] for hit in hits}
+                    if not hits and newest[who] == 0:
+                        continue  # not written yet
+                    if len(versions) != 1 or len(hits) != 3 + min(versions) % 5:
+                        wrong.append(f"{len(hits)} chunks of versions {versions} of {source}")
+                        continue
+                    if min(versions) < newest[who]:
+                        wrong.append(f"version {versions} of {source} after {newest[who]}")
+                    newest[who] = min(versions)
+            everything = store.search(queries[0], k=5)
+            if [hit.score for hit in everything] != sorted((hit.score for hit in everything), reverse=True):
+                wrong.append("hits out of order")
+            texts = store.search("nota fiscal", k=5, mode="text")
+            found = store.get([hit.id for hit in texts])
+            if any(not document.page_content for document in found):
+                wrong.append("a chunk without text")
+        if searches % 10 == 0:
+            store.close()
+            store = FaissVetorStorage(folder, read_only=searches % 20 == 0)
+    store.close()
+    return {"wrong": wrong, "searches": searches, "newest": newest}
+
+
+@command
+def fork_beside_threads(folder: str, children: int) -> dict[str, Any]:
+    """Fork again and again while two threads write and search; every child writes and searches too."""
+    warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12 and later warn of forks beside threads
+    store = FaissVetorStorage(folder, lock_timeout=20)
+    store.replace("base", documents("base", 300), vectors(300))
+    store.search(vectors(50))  # on all of OpenMP's threads
+    store.search(vectors(1))
+    names: list[str] = []
+    errors: list[str] = []
+    stop = threading.Event()
+
+    def work(who: str) -> None:
+        number = 0
+        try:
+            while not stop.is_set():
+                names.extend(store.write(documents(who, 1, number), vectors(1, number)))
+                store.search(vectors(1 + number % 2 * 30, number), k=3)
+                number += 1
+        except BaseException as exc:
+            errors.append(f"{who}: {type(exc).__name__}: {exc}")
+
+    def in_child(number: int) -> list[str]:
+        signal.alarm(20)  # a child that hangs is killed, and reported
+        written = []
+        for place in range(3):
+            written += store.write(documents(f"child {number}", 1, place), vectors(1, place))
+        assert len(store.search(vectors(1), k=3)[0]) == 3
+        assert [len(hits) for hits in store.search(vectors(40), k=3)] == [3] * 40
+        assert len(store.search("nota fiscal", mode="text")) > 0
+        assert set(written) <= {str(document.id) for document in store.get(written)}
+        return written
+
+    threads = [threading.Thread(target=work, args=(f"thread {number}",)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    started = []
+    for number in range(children):
+        time.sleep(0.03)
+        started.append(fork(partial(in_child, number)))
+    ended = [wait(*each) for each in started]
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    for ended_by, written in ended:
+        if ended_by:
+            errors.append(f"a child was ended by signal {ended_by}")
+        else:
+            names += written
+    report = store.verify()
+    lost = len(set(names) - {str(document.id) for page in store.iter_documents() for document in page})
+    store.close()
+    return {"errors": errors, "lost": lost, "written": len(names), "problems": report.problems}
+
+
+@command
+def fork_and_leave(folder: str) -> dict[str, Any]:
+    """Fork a child that uses the store and ends like any program, while the parent goes on."""
+    with FaissVetorStorage(folder) as store:
+        store.write(documents("parent", 5), vectors(5))
+        store.search(vectors(20))
+        pid = os.fork()
+        if pid == 0:
+            store.write(documents("child", 2), vectors(2))
+            store.close()
+            sys.exit(0)
+        status = os.waitpid(pid, 0)[1]
+        store.write(documents("parent", 5, 5), vectors(5))
+        counts = {row.source: row.chunks for row in store.sources()}
+        return {"status": status, "counts": counts, "problems": store.verify().problems}
+
+
+@command
+def interrupted_often(folder: str, rounds: int) -> dict[str, Any]:
+    """Be interrupted, as by Ctrl-C in a notebook, at random moments of writing and searching."""
+    chance = random.Random(3)
+    errors: list[str] = []
+    names: list[str] = []
+    interrupts = 0
+    shrink_limits()
+    signal.signal(signal.SIGALRM, signal.default_int_handler)
+    with FaissVetorStorage(folder, lock_timeout=5) as store:
+        store.write(documents("a", 5), vectors(5))
+        store.search(vectors(1))
+        for number in range(rounds):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0005 + chance.random() * 0.01)
+                while True:
+                    count = 1 + number % 14
+                    names += store.write(documents("a", count, len(names)), vectors(count, number))
+                    store.search(vectors(1), k=3)
+            except KeyboardInterrupt:
+                interrupts += 1
+            except Exception as exc:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                errors.append(f"round {number}: {type(exc).__name__}: {exc}")
+            if number % 25 == 0:
+                with FaissVetorStorage(folder, lock_timeout=5) as other:  # nothing stayed locked
+                    other.write(documents("b", 1), vectors(1))
+        there = {str(document.id) for page in store.iter_documents() for document in page}
+        problems = store.verify().problems
+    return {"errors": errors, "interrupts": interrupts, "lost": len(set(names) - there), "problems": problems}
+
+
+@command
+def write_with_full_disk(folder: str) -> dict[str, Any]:
+    """Write while files may not grow beyond a size, for many sizes; then with room again."""
+    shrink_limits()
+    result: dict[str, Any] = {"refused": [], "others": [], "problems": []}
+
+    def put(store: FaissVetorStorage, source: str, count: int, version: int) -> None:
+        store.replace(source, documents(source, count, version=version), vectors(count, version, 512))
+
+    def limit(size: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+
+    with FaissVetorStorage(folder) as store:
+        put(store, "known", 20, 1)
+        size = max(path.stat().st_size for path in Path(folder).rglob("*"))
+        for extra in range(0, 60_000, 5000):
+            for source, count in (
+                ("new", 5),
+                ("large", 400),
+            ):  # the segment of 400 alone is larger than the limit
+                before = stored(store)
+                limit(size + extra)
+                try:
+                    put(store, source, count, extra)
+                except StorageError as exc:
+                    result["refused"].append(str(exc))
+                    if stored(store) != before:
+                        result["problems"].append(f"the refused {source} {extra} left something")
+                except BaseException as exc:
+                    result["others"].append(f"{type(exc).__name__}: {exc}")
+            limit(resource.RLIM_INFINITY)
+            result["problems"] += store.verify().problems
+            left = [path.name for path in Path(folder, "segments").iterdir()]
+            result["problems"] += [f"{left} were left"] if len(left) != store.stats().segments else []
+        put(store, "new", 5, 1)
+        put(store, "large", 400, 1)
+        result["counts"] = {source: len(texts) for source, texts in stored(store).items()}
+        result["problems"] += store.verify().problems
     return result
 
 

@@ -108,8 +108,10 @@ def watch(watcher: Watcher) -> None:
             Operation("sync folder", str(at)), lambda _part: sync_folder(at)
         )
     os.replace = lambda a, b: watcher(Operation("rename", str(a), target=str(b)), lambda _part: replace(a, b))
-    os.mkdir = lambda at, *mode: watcher(Operation("make folder", str(at)), lambda _part: mkdir(at, *mode))
-    os.unlink = lambda at: watcher(Operation("remove", str(at)), lambda _part: unlink(at))
+    os.mkdir = lambda at, *mode, **more: watcher(
+        Operation("make folder", str(at)), lambda _part: mkdir(at, *mode, **more)
+    )
+    os.unlink = lambda at, **more: watcher(Operation("remove", str(at)), lambda _part: unlink(at, **more))
     lock._write_at = lambda at, data, offset: watcher(
         Operation("write", path_of(at), offset, data), lambda part: write_at(at, part, offset)
     )

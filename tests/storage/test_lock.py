@@ -254,14 +254,10 @@ def open_files() -> int:
     return psutil.Process().num_fds() if sys.platform != "win32" else psutil.Process().num_handles()
 
 
+@posix
 def test_eight_writers_get_their_turns_fairly(tmp_path: Path, child: Callable[..., Child]) -> None:
     FaissVetorStorage(tmp_path).close()
-    writers = [child("write_for", tmp_path, f"writer {number}", 3.0) for number in range(8)]
-    for writer in writers:
-        assert writer.line() == "ready"
-    for writer in writers:
-        writer.go()
-    results = [writer.result() for writer in writers]
+    results = child("compete", tmp_path, 8, 3.0).result()
     counts = [result["count"] for result in results]
     assert min(counts) >= max(counts) / 4, counts
     assert max(result["longest"] for result in results) < 5
