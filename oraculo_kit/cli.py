@@ -7,6 +7,7 @@ documents failed or nothing was found to do, 2 the command could not run.
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
@@ -36,16 +37,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     _log_to_stderr(options.quiet)
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or file that cannot hold a character shows its code; that must not cost the answer.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        return int(options.run(options) or 0)
+        code = int(options.run(options))
+        sys.stdout.flush()  # here, where a pipe that was closed is no error
+        return code
     except ServicesFailedError:
         # What failed was just logged, with its reason.
         print("oraculo: mend the cause and run it again; `oraculo doctor` checks everything", file=sys.stderr)
         return 2
     except OraculoError as exc:
+        from oraculo_kit.display import visible
         from oraculo_kit.environment import redact
 
-        print(f"oraculo: {redact(str(exc))}", file=sys.stderr)
+        print(f"oraculo: {visible(redact(str(exc)))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("oraculo: interrupted; what was stored stays stored", file=sys.stderr)
@@ -116,16 +124,18 @@ def _log_to_stderr(quiet: bool) -> None:
 
 def _start(options: argparse.Namespace, *, to_read: bool = False) -> None:
     from oraculo_kit.services import start_services
+    from oraculo_kit.settings import absolute_location, is_url
 
-    if options.store:
-        # As if it had been exported: so that --store wins over .env and remote, and the services start once.
-        os.environ["ORACULO_STORE"] = os.path.abspath(os.path.expanduser(options.store))
-        if to_read and not os.path.exists(os.environ["ORACULO_STORE"]):
+    if options.store is not None:
+        store = absolute_location(options.store)
+        if to_read and not is_url(store) and not os.path.exists(store):
             # A misspelt path must not become an empty base in which nothing is found.
             raise StoreNotFoundError(
-                f"there is no base at {os.environ['ORACULO_STORE']}. Check --store, or make the base: "
+                f"there is no base at {store}. Check --store, or make the base: "
                 f"oraculo ingest --store {options.store} PATH"
             )
+        # As if it had been exported: so that --store wins over .env and remote, and the services start once.
+        os.environ["ORACULO_STORE"] = store
     start_services(context="cli")
 
 
@@ -139,6 +149,9 @@ def _ingest(options: argparse.Namespace) -> int:
     for outcome in report.failed:
         # Whole, and all of them: the table cuts what a shell cannot show again.
         print(f"\n{visible(outcome.source)}\n  {outcome.error}: {visible(outcome.message)}")
+    if not report:
+        print("oraculo: nothing was found to ingest; check the path and --glob", file=sys.stderr)
+        return 1
     return 1 if report.failed else 0
 
 
@@ -204,7 +217,7 @@ def _doctor(options: argparse.Namespace) -> int:
 def _demo(options: argparse.Namespace) -> int:
     from oraculo_kit.demo import run_demo
 
-    return run_demo(options.folder, store=options.store)
+    return run_demo(options.folder, store=options.store, progress=not options.quiet)
 
 
 def _kernel_install(options: argparse.Namespace) -> int:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.display import size_text
-from oraculo_kit.settings import find_project_root
+from oraculo_kit.display import size_text, visible
+from oraculo_kit.settings import absolute_location, find_project_root
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
@@ -61,7 +62,7 @@ def portuguese_files() -> Path | None:
     return None
 
 
-def run_demo(folder: str | None = None, *, store: str | None = None) -> int:
+def run_demo(folder: str | None = None, *, store: str | None = None, progress: bool = True) -> int:
     """Ingest, ask three questions, say what to try next; return the exit code.
 
     Parameters
@@ -70,32 +71,32 @@ def run_demo(folder: str | None = None, *, store: str | None = None) -> int:
         Ingested instead of the demo's own text.
     store : path, optional
         By default ``.oraculo/demo`` in the project folder.
+    progress : bool
+        Show progress bars.
     """
     from oraculo_kit.ingestion import ingest
     from oraculo_kit.retrieval import search
     from oraculo_kit.services import start_services
 
-    location = os.path.abspath(store) if store else str(find_project_root() / ".oraculo" / "demo")
+    location = (
+        absolute_location(store) if store is not None else str(find_project_root() / ".oraculo" / "demo")
+    )
     os.environ["ORACULO_STORE"] = location
     start_services(context="cli")
-    if folder is not None:
-        reports = [ingest(folder)]
-    else:
-        dados = portuguese_files()
-        reports = [ingest(list(installed_descriptions()))] + ([ingest(dados)] if dados is not None else [])
+    given: list[Any] = [folder] if folder is not None else [installed_descriptions(), portuguese_files()]
+    reports = [ingest(each, progress=progress) for each in given if each is not None]
     outcomes = [outcome for report in reports for outcome in report]
     for report in reports:
         print(report.summary())
         for outcome in report.failed:
-            print(f"  {outcome.source}: {outcome.message}")
+            print(f"  {visible(outcome.source)}: {visible(outcome.message)}")
     for question in QUESTIONS:
         print(f"\n? {question}")
         print(search(question, k=3))
-    shown = os.path.relpath(location)
     size = size_text(sum(outcome.bytes for outcome in outcomes))
     print(
         f"\n{len(outcomes)} sources, {size}. Next:\n"
-        f'  oraculo search --store {shown} "your own question"\n'
+        f'  oraculo search --store {shlex.quote(_shown(location))} "your own question"\n'
         '  oraculo ingest your/documents        then  oraculo search "..."\n'
         '  in a notebook: %load_ext oraculo_kit then  oraculo.ingest("your/documents")'
     )
@@ -103,3 +104,9 @@ def run_demo(folder: str | None = None, *, store: str | None = None) -> int:
         print("oraculo: nothing was found to ingest", file=sys.stderr)
         return 1
     return 1 if any(outcome.status == "failed" for outcome in outcomes) else 0
+
+
+def _shown(location: str) -> str:
+    """Return a path below the working folder as the user would type it."""
+    below = os.getcwd() + os.sep
+    return location.removeprefix(below)

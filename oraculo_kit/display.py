@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 
 # C0 and C1 controls but tab and newline (terminal escapes start with one), marks, overrides and isolates of the
 # reading direction, lone surrogates (they cannot be printed at all).
-_STEERING = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_STEERING = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 CLASSES = "oraculo tex2jax_ignore mathjax_ignore"
 """Of every element that shows text: without the last two, JupyterLab sets "R$ 5 ... R$ 7" as a formula."""

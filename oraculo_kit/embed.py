@@ -2,8 +2,7 @@
 
 The default needs no download, no account and no GPU: token vectors and tokenizer are read from the files that
 the ``wordllama`` wheel installs. A text's vector is the mean of its tokens' vectors (the pooling those vectors
-were trained with: Miller, "WordLlama", 2024), scaled to length one. No token reaches over the beginning of a word,
-so words are tokenized once and remembered: a third of the time that whole texts take.
+were trained with: Miller, "WordLlama", 2024), scaled to length one.
 
 `Embedder` is what the rest of the package sees. It loads its model at first use, checks everything a model
 returns (a wrong shape, NaN or a zero vector is an error for the texts concerned, never stored), and carries the
@@ -14,10 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import re
 import threading
 from collections.abc import Sequence
-from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,14 +29,7 @@ if TYPE_CHECKING:
 PROBE_TEXT = "O vetor desta frase identifica o modelo. This sentence's vector identifies the model."
 """Embedded once per store and compared at the embedder's first use: equal names may hide different models."""
 
-# Bounds of memory, whatever the number and length of texts: 64 MiB of gathered token vectors, some MiB of words,
-# and 20 MiB of words that are remembered.
-_TOKENS_AT_ONCE = 65_536
-_TEXTS_AT_ONCE = 512
-_TOKENS_REMEMBERED = 500_000
-
-_SPACE = "\u2581"  # what the tokenizer writes for a space
-_WORD = re.compile(f"{_SPACE}+[^{_SPACE}\n]*|[^{_SPACE}\n]+|\n+")
+_TOKENS_AT_ONCE = 65_536  # 64 MiB of gathered token vectors: bounds memory, whatever the length of a text
 
 
 class EmbeddingsLike(Protocol):
@@ -57,7 +47,7 @@ class StaticEmbedder:
 
     Notes
     -----
-    Thread-safe: tokenizer and token vectors are only read, and remembered words are only added.
+    Thread-safe after construction: the tokenizer and the token vectors are only read.
     """
 
     name = "wordllama:l2_supercat_256"
@@ -79,41 +69,22 @@ class StaticEmbedder:
         self._tokenizer: Any = Tokenizer.from_file(str(tokenizer))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
-        # It gets words, not texts: _token_ids writes the spaces.
-        self._tokenizer.normalizer = None
-        # "<s>" in a document is text, not a command to the model.
-        self._tokenizer.encode_special_tokens = True
         with safe_open(str(weights), "numpy") as tensors:
             # Stored as float16; sums of float32 rows are five times as fast, for 16 MB more.
             self._token_vectors = tensors.get_tensor("embedding.weight").astype("float32")
-        self._words: dict[str, list[int]] = {}
-        self._remembered = 0
 
-    def embed_documents(self, texts: Sequence[str]) -> Vectors:
+    def embed_documents(self, texts: list[str]) -> Vectors:
         """Return float32 vectors of shape (len(texts), 256); zeros for a text without a token."""
         import numpy as np
 
         vectors = np.zeros((len(texts), self.dimension), dtype=np.float32)
-        for first in range(0, len(texts), _TEXTS_AT_ONCE):
-            for row, ids in enumerate(self._token_ids(texts[first : first + _TEXTS_AT_ONCE]), first):
-                for start in range(0, len(ids), _TOKENS_AT_ONCE):
-                    tokens = np.array(ids[start : start + _TOKENS_AT_ONCE], np.intp)
-                    # mode: the ids are the tokenizer's own; the check for others would copy every row once more.
-                    vectors[row] += self._token_vectors.take(tokens, axis=0, mode="clip").sum(axis=0)
+        encodings = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        for row, encoding in enumerate(encodings):
+            ids = encoding.ids
+            for start in range(0, len(ids), _TOKENS_AT_ONCE):
+                tokens = self._token_vectors[ids[start : start + _TOKENS_AT_ONCE]]
+                vectors[row] += tokens.sum(axis=0)
         return vectors
-
-    def _token_ids(self, texts: Sequence[str]) -> list[list[int]]:
-        if self._remembered > _TOKENS_REMEMBERED:
-            # A new dict: another thread may be reading the old one.
-            self._words, self._remembered = {}, 0
-        known = self._words
-        texts_words = [_WORD.findall(_SPACE + text.replace(" ", _SPACE)) if text else [] for text in texts]
-        unseen = list(set(chain.from_iterable(texts_words)).difference(known))
-        encodings = self._tokenizer.encode_batch_fast(unseen, add_special_tokens=False)
-        for word, encoding in zip(unseen, encodings, strict=True):
-            known[word] = encoding.ids
-            self._remembered += len(known[word])
-        return [list(chain.from_iterable(map(known.__getitem__, words))) for words in texts_words]
 
     def embed_query(self, text: str) -> Vectors:
         """Return the float32 vector of shape (256,); questions and documents share one space."""
@@ -364,4 +335,4 @@ def _short(exc: BaseException) -> str:
     from oraculo_kit.environment import redact
 
     text = redact(" ".join(str(exc).split()))
-    return f"{type(exc).__name__}: {text if len(text) <= 300 else text[:299] + '…'}"
+    return f"{type(exc).__name__}: {text[:300]}"

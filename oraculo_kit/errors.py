@@ -36,9 +36,16 @@ what was expected and what to do; every error survives pickling, so that a worke
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class OraculoError(Exception):
     """Base class of every error that oraculo_kit raises on purpose."""
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        # The builtin's own, but it must be ours: otherwise Dask (tblib) rebuilds an error with `__new__`, which
+        # Python refuses for classes that inherit OSError beside another builtin, and the caller waits forever.
+        return super().__reduce__()
 
     def _render_traceback_(self) -> list[str]:
         """Show the message and the user's line in a notebook, not sixty lines of our internals.

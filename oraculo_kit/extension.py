@@ -133,13 +133,14 @@ class Extension:
 
     def _start(self) -> None:
         try:
-            from oraculo_kit.services import prefetch, start_services
+            from oraculo_kit.services import State, prefetch, services_state, start_services
 
             fetched = prefetch("kernel")
             while not (fetched.wait(0.1) or self.gate.cancelled):
                 pass
             with self.gate.between_cells() as go:
-                if go:
+                # A cell may have asked for the services meanwhile, or stopped them.
+                if go and services_state().state is State.STARTING:
                     start_services(context="kernel")
         except BaseException as exc:  # SystemExit too; shown at the first cell and in status
             self._failure = exc

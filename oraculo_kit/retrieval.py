@@ -4,25 +4,40 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from oraculo_kit.discovery import source_key
 from oraculo_kit.errors import SourceNotFoundError
 from oraculo_kit.services import ensure_services
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from numpy.typing import NDArray
 
     from oraculo_kit.storage.base import Mode
     from oraculo_kit.storage.filters import Filter
+    from oraculo_kit.storage.results import SearchResults
 
 
+@overload
+def search(
+    query: str, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
+) -> SearchResults: ...
+@overload
+def search(
+    query: list[str] | tuple[str, ...], k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
+) -> list[SearchResults]: ...
+@overload
+def search(
+    query: NDArray[np.float32], k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
+) -> Any: ...
 def search(query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None) -> Any:
     """Find the chunks of the base that answer a query best.
 
     Parameters
     ----------
-    query : str, sequence of str, or numpy.ndarray
+    query : str, list of str, or numpy.ndarray
         A text, many texts, or float32 vectors of shape (dimension,) or (n, dimension).
     k : int
         How many hits.
@@ -101,15 +116,11 @@ def remove(source: str | os.PathLike[str]) -> int:
         When the base has no such source; names the nearest one.
     """
     storage = ensure_services().vetor_storage
-    for key in dict.fromkeys([os.fspath(source), source_key(source)]):
-        removed = storage.remove_by_metadata("source", key)
-        if removed:
-            return removed
+    keys = (os.fspath(source), source_key(source))
+    for key in keys:
+        if storage.ledger([key]):
+            return storage.remove_by_metadata("source", key)
     known = [row.source for row in storage.sources()]
-    near = [
-        match
-        for key in (os.fspath(source), source_key(source))
-        for match in difflib.get_close_matches(key, known, 1)
-    ]
+    near = [match for key in keys for match in difflib.get_close_matches(key, known, 1)]
     hint = f"did you mean {near[0]!r}?" if near else "oraculo_kit.sources() lists what there is"
     raise SourceNotFoundError(f"the base {storage.location} has no source {os.fspath(source)!r}; {hint}")

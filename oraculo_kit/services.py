@@ -229,6 +229,7 @@ def _start(
     logging.getLogger("oraculo_kit").setLevel(log_level)
     say = _announcer(process, language)
     process.starting, process.context, process.lines = True, context, []
+    failure: ServicesFailedError | None = None
     try:
         say(logging.INFO, N_("Starting services for {context}..."), context)
         started = time.perf_counter()
@@ -249,9 +250,10 @@ def _start(
         process.failure, process.failed_settings, process.failed_at = failure, settings, time.monotonic()
         text = N_("Starting services for {context} failed: {reason}")
         say(logging.ERROR, text, context, reason=_reason(exc))
-        raise _again(failure) from failure.__cause__
     finally:
         process.starting, process.fetch = False, None
+    if failure is not None:
+        raise _again(failure)  # not above: the context of an error travels with it, and this one may hold a secret
     old = process.services
     process.services = Services(resolved, storage, context, os.getpid(), seconds, tuple(process.lines))
     process.failure, process.failed_settings, process.inherited = None, None, None
@@ -522,8 +524,7 @@ def services_state() -> ServicesState:
 def prefetch(context: str) -> threading.Event:
     """Begin to fetch the environment on a thread, for a kernel that is just starting.
 
-    Nothing is changed yet: `finish_start` applies it. Until then `get_services` and `start_services` wait for
-    the fetch and finish the start themselves.
+    Nothing is changed yet: `get_services` and `start_services` wait for the fetch, apply it, and finish the start.
 
     Parameters
     ----------

@@ -69,6 +69,20 @@ def is_url(location: str) -> bool:
     return _URL.match(location) is not None
 
 
+def absolute_location(location: str | os.PathLike[str]) -> str:
+    """Return the location of a store that a user named in the working folder: an absolute path, or a URL as it is.
+
+    Raises
+    ------
+    SettingsError
+        When it is blank, as an unset variable of a shell is; that must not mean the default base.
+    """
+    text = os.fspath(location)
+    if not text.strip():
+        raise SettingsError(f"the store is {text!r}, expected a path or URL")
+    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+
+
 def _integer(minimum: int, maximum: int) -> tuple[Callable[[str], int], str]:
     def parse(text: str) -> int:
         value = int(text)

@@ -141,7 +141,7 @@ def notebook(project: Path) -> Iterator[Callable[..., Notebook]]:
         each.close()
 
 
-def run_script(folder: Path, code: str, *, timeout: float = 60, **environ: str) -> Any:
+def run_script(folder: Path, code: str, *, timeout: float = 120, **environ: str) -> Any:
     """Run a real script in a folder and return what it gave to ``report``, a function that it finds.
 
     ``report`` takes any JSON value; the last one counts.

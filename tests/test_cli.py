@@ -102,3 +102,51 @@ def test_the_demo_answers_its_questions_from_a_folder(project: Path) -> None:
     assert "retencao_dados_lgpd.pdf" in answer.stdout
     assert "15 sources" in answer.stdout
     assert not (project / ".oraculo" / "store").exists()
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(filled: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "oraculo_kit", "sources", "-q"],
+        cwd=filled,
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_output_that_cannot_hold_a_character_shows_its_code(filled: Path) -> None:
+    found = run("search", "-q", "cancelar a nota", cwd=filled, PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert (found.returncode, found.stderr) == (0, "")
+    assert "\\xe3" in found.stdout
+
+
+@pytest.mark.parametrize("command", [["search", "nota"], ["sources"], ["demo"], ["ingest", "docs"]])
+def test_a_blank_store_does_not_mean_the_default_one(filled: Path, command: list[str]) -> None:
+    done = run(*command, "--store", "", cwd=filled)
+    assert done.returncode == 2
+    assert "the store is '', expected a path or URL" in done.stderr
+
+
+def test_nothing_to_ingest_and_a_number_of_jobs_that_is_none_are_told(filled: Path) -> None:
+    nothing = run("ingest", "docs", "--glob", "*.nada", cwd=filled)
+    assert nothing.returncode == 1
+    assert "nothing was found to ingest" in nothing.stderr
+    jobs = run("ingest", "docs", "--jobs", "0", cwd=filled)
+    assert jobs.returncode == 2
+    assert "n_jobs is 0" in jobs.stderr
+    assert "Traceback" not in jobs.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="such names exist on POSIX only")
+def test_a_hostile_file_name_cannot_steer_the_terminal(project: Path) -> None:
+    (project / "a\x1b[31m\u202e\nb.pdf").write_bytes(b"%PDF-1.4 broken")
+    done = run("ingest", ".", "missing\x1b[31m.txt", cwd=project)
+    assert done.returncode == 1
+    for text in (done.stdout, done.stderr):
+        assert not {"\x1b", "\u202e"} & set(text)
+    assert "\x1b" not in run("remove", "x\x1b[31m", cwd=project).stderr

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from oraculo_kit import errors
 from oraculo_kit.workers import read_workers
 from tests.conftest import run_script
 from tests.test_parallel import HEAD, files
 
 __all__ = ["files"]  # the fixture
+
+
+@pytest.mark.parametrize("name", errors.__all__)
+def test_an_error_with_its_cause_survives_dasks_way_of_pickling(name: str) -> None:
+    from tblib.pickling_support import pickle_exception
+
+    error = getattr(errors, name)("what was wrong")
+    error.__cause__ = ValueError("the cause")
+    rebuild, arguments = pickle_exception(error)[:2]
+    copy = rebuild(*arguments)
+    assert (type(copy), str(copy), copy.args) == (type(error), "what was wrong", error.args)
+    assert isinstance(copy.__cause__, ValueError)
 
 
 def test_every_worker_has_the_callers_services_or_says_why_not(files: Path) -> None:

@@ -9,12 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from tokenizers import Tokenizer
 
-from oraculo_kit.embed import Embedder, EmbedderObject, StaticEmbedder, _wordllama_folder
+from oraculo_kit.embed import Embedder, EmbedderObject, StaticEmbedder
 from oraculo_kit.errors import EmbedderError, EmbedderNotFoundError, EmbeddingError
 
 
@@ -67,53 +64,12 @@ def test_the_model_files_are_read_without_importing_wordllama_or_the_network() -
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-@pytest.fixture(scope="module")
-def whole_text_tokenizer() -> Tokenizer:
-    """Return the tokenizer as it is installed, which takes a text as a whole."""
-    path = _wordllama_folder() / "tokenizers" / "l2_supercat_tokenizer_config.json"
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.no_truncation()
-    tokenizer.encode_special_tokens = True
-    return tokenizer
-
-
-def test_it_equals_the_plain_mean_of_the_token_vectors(whole_text_tokenizer: Tokenizer) -> None:
+def test_it_equals_the_plain_mean_of_the_token_vectors() -> None:
+    model = StaticEmbedder()
     text = "Relatório de férias, 2024"
-    ids = whole_text_tokenizer.encode(text, add_special_tokens=False).ids
-    mean = StaticEmbedder()._token_vectors[ids].astype(np.float64).mean(axis=0)
+    ids = model._tokenizer.encode(text, add_special_tokens=False).ids
+    mean = model._token_vectors[ids].astype(np.float64).mean(axis=0)
     assert np.allclose(Embedder().embed([text])[0], mean / np.linalg.norm(mean), atol=1e-5)
-
-
-@pytest.fixture(scope="module")
-def static() -> StaticEmbedder:
-    return StaticEmbedder()
-
-
-@settings(max_examples=300, deadline=None)
-@given(text=st.one_of(st.text(), st.text(alphabet=" \u2581\n\tab.1é日😀<s/>\u00a0\u200b\0")))
-def test_word_by_word_gives_the_tokens_of_the_whole_text(
-    static: StaticEmbedder, whole_text_tokenizer: Tokenizer, text: str
-) -> None:
-    whole = whole_text_tokenizer.encode(text, add_special_tokens=False).ids
-    assert static._token_ids([text]) == [whole]
-    assert static._token_ids([text, text]) == [whole, whole]
-
-
-def test_the_words_that_are_remembered_are_bounded_and_change_no_vector(
-    static: StaticEmbedder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    texts = [f"palavra{number} nota" for number in range(50)]
-    before = static.embed_documents(texts)
-    monkeypatch.setattr("oraculo_kit.embed._TOKENS_REMEMBERED", 100)
-    monkeypatch.setattr("oraculo_kit.embed._TEXTS_AT_ONCE", 5)
-    assert np.array_equal(static.embed_documents(texts), before)
-    assert static._remembered == sum(map(len, static._words.values())) < 200
-
-
-def test_a_text_that_looks_like_a_command_to_the_model_is_text(static: StaticEmbedder) -> None:
-    vectors = static.embed_documents(["</s>", "texto</s>"])
-    assert vectors.any(axis=1).all()
-    assert 2 not in static._token_ids(["texto</s>"])[0]
 
 
 def test_no_texts_and_no_queries_give_no_rows() -> None:

@@ -266,7 +266,9 @@ def test_retry_after_is_honoured_when_the_time_allows(server: Server, tmp_path: 
     assert time.monotonic() - start >= 1
 
 
-@pytest.mark.parametrize("pause", ["120", formatdate(time.time() + 3600, usegmt=True)])
+@pytest.mark.parametrize(
+    "pause", ["120", formatdate(time.time() + 3600, usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_retry_after_beyond_the_time_limit_fails_at_once(
     pause: str, server: Server, tmp_path: Path
 ) -> None:

@@ -161,6 +161,44 @@ def test_autoload_can_be_opted_out_and_an_explicit_load_still_works(project: Pat
     assert "_allow_loading_later" not in str(hooks.result)
 
 
+def test_services_that_a_cell_stopped_do_not_come_back_by_themselves(project: Path, notebook: Start) -> None:
+    write_source(project, "time.sleep(3.3)\nreturn {'XAI_API_KEY': 'xai-remote'}")
+    kernel = notebook(AUTOLOAD)
+    kernel.run("oraculo.stop_services()")
+    cells = kernel.run_all(
+        "import time; time.sleep(1)",
+        "from oraculo_kit.services import services_state; services_state().state",
+    )
+    assert "STOPPED" in str(cells[1].result)
+    assert cells[1].stdout + cells[1].stderr == ""
+
+
+def test_functions_of_a_notebook_run_in_workers_and_a_failing_batch_leaves_the_notebook_alive(
+    project: Path, notebook: Start
+) -> None:
+    for number in range(4):
+        (project / f"{number}.txt").write_text(f"documento {number}", encoding="utf-8")
+    kernel = notebook(AUTOLOAD)
+    kernel.run("""
+        import os, shutil
+        from joblib import Parallel, delayed
+        from oraculo_kit import ingest_task, parallel_services
+        oraculo.use("outra")
+        def tarefa(number):
+            outcome = ingest_task(f"{number}.txt")
+            return outcome.pid != here, outcome.store, outcome.status
+        here = os.getpid()
+    """)
+    batch = "Parallel(n_jobs=2)(delayed(tarefa)(number) for number in range(4))"
+    plain = kernel.run(f"set({batch})")
+    assert eval(str(plain.result)) == {(True, str(project / "outra"), "added")}
+    kernel.run("oraculo.use('quebrada'); shutil.rmtree('quebrada'); open('quebrada', 'w').close()")
+    failed = kernel.run(f"with parallel_services(n_jobs=2):\n    {batch}")
+    assert str(failed.error).startswith("ServicesFailedError: the services could not start in process ")
+    assert "(joblib workers): StoreNotFoundError: " in str(failed.error)
+    assert kernel.run("1 + 1").result == "2"
+
+
 # --- %load_ext ----------------------------------------------------------------------------------------------
 
 

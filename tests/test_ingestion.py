@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,21 @@ from joblib import Parallel, delayed
 from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
-from oraculo_kit import IngestReport, SourceOutcome, ingest, ingest_task, parallel_services
-from oraculo_kit.errors import EmbeddingError, SettingsError, SourceError
+from oraculo_kit import IngestReport, ingest, ingest_task, parallel_services
+from oraculo_kit.errors import (
+    EmbeddingError,
+    OraculoError,
+    ServicesFailedError,
+    SettingsError,
+    SourceError,
+    StoreLockTimeoutError,
+)
 from oraculo_kit.ingestion import ingest_sources
 from oraculo_kit.inputs import find_sources
 from oraculo_kit.services import use, vetor_storage
 from oraculo_kit.storage import open_storage
+from oraculo_kit.storage.lock import WriterLock
+from tests.conftest import _REPORT
 
 DADOS = Path(__file__).parent.parent / "notebooks" / "dados"
 
@@ -377,18 +389,116 @@ def test_workers_are_really_other_processes_and_say_so(folder: Path) -> None:
     assert {item.status for item in report} == {"added"}
 
 
-def test_the_report_is_readable_and_safe(project: Path) -> None:
-    report = IngestReport(
-        [
-            SourceOutcome("bom.txt", "added", chunks=3, bytes=2048),
-            SourceOutcome("<script>alert(1)</script>.txt", "failed", "ExtractionError", "<b>corrupt</b>"),
-        ],
-        seconds=1.5,
+# --- ended from outside -------------------------------------------------------------------------------------
+
+
+def _many(project: Path, count: int) -> Path:
+    folder = project / "docs"
+    folder.mkdir()
+    for number in range(count):
+        (folder / f"{number:04}.txt").write_text(f"documento {number} " * 100, encoding="utf-8")
+    return folder
+
+
+class _Deadly:
+    """Kills the process that embeds a certain text."""
+
+    def embed_documents(self, texts: list[str]) -> list[list[float]]:
+        if any("mata" in text for text in texts):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return [[1.0, float(len(text))] for text in texts]
+
+    def embed_query(self, text: str) -> list[float]:
+        return [1.0, float(len(text))]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
+def test_a_killed_worker_is_said_in_words_and_the_next_run_goes_on(project: Path) -> None:
+    folder = _many(project, 160)
+    last = folder / "0159.txt"
+    last.write_text("este texto mata", encoding="utf-8")
+    use(embedder=_Deadly())
+    with pytest.raises(
+        OraculoError, match=r"a worker process was killed.* after \d+ of 160 sources"
+    ) as caught:
+        ingest(folder, n_jobs=2, progress=False)
+    stored = len(vetor_storage().sources())
+    assert f"after {stored} of 160" in str(caught.value)
+    assert {row.chunks for row in vetor_storage().sources()} <= {2}
+    assert vetor_storage().verify().ok
+    last.write_text("este texto vive", encoding="utf-8")
+    report = ingest(folder, n_jobs=2, progress=False)
+    assert report.counts == {"added": 160 - stored} | ({"unchanged": stored} if stored else {})
+    assert len(vetor_storage()) == 159 * 2 + 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="process groups")
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_an_interrupt_ends_a_run_at_once_and_leaves_whole_documents(project: Path, n_jobs: int) -> None:
+    _many(project, 3000)
+    script = f"""
+        import os, signal, threading, time
+        import oraculo_kit as oraculo
+        from joblib import parallel_config, Parallel
+        oraculo.start_services()
+        struck = 0.0
+        def strike():
+            global struck
+            while not len(oraculo.vetor_storage()):
+                time.sleep(0.02)
+            struck = time.monotonic()
+            os.killpg(0, signal.SIGINT)  # as a terminal and JupyterLab do: the workers get it too
+        threading.Thread(target=strike, daemon=True).start()
+        try:
+            oraculo.ingest("docs", n_jobs={n_jobs}, progress=False)
+            seconds = None
+        except KeyboardInterrupt:
+            seconds = time.monotonic() - struck
+        chunks = sorted({{row.chunks for row in oraculo.vetor_storage().sources()}})
+        ok = oraculo.vetor_storage().verify().ok
+        report(dict(seconds=seconds, chunks=chunks, ok=ok, jobs=Parallel().n_jobs))
+    """
+    (project / "script.py").write_text(_REPORT + textwrap.dedent(script), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "script.py"],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        start_new_session=True,
     )
-    assert report.summary().startswith("1 added, 1 failed; 3 chunks, 2.0 KiB in 1.5 s")
-    html = report._repr_html_()
-    assert "<script>" not in html
-    assert "<b>" not in html
-    assert repr(report).index("alert") < repr(report).index("bom.txt")
-    assert list(report.to_pandas().columns)[:3] == ["source", "status", "chunks"]
-    assert len(report.failed) == 1
+    said = json.loads(done.stdout.rpartition("REPORT ")[2])
+    assert said["seconds"] is not None
+    assert said["seconds"] < 3
+    assert said["chunks"] == [2]
+    assert said["ok"]
+    assert said["jobs"] == 1, "joblib is as it was"
+
+
+def test_a_fault_of_the_store_in_a_worker_raises_as_it_does_here(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = _many(project, 40)
+    monkeypatch.setenv("ORACULO_LOCK_TIMEOUT", "0.5")
+    store = oraculo.start_services().vetor_storage
+    store.write([Document("antes", metadata={"source": "x"})])
+    with WriterLock(Path(store.location), 5.0).held("a test"):
+        for n_jobs in (1, 2):
+            # A worker that was not there yet cannot even start; that error tells the same cause.
+            with pytest.raises((StoreLockTimeoutError, ServicesFailedError), match="a test"):
+                ingest(folder, n_jobs=n_jobs, progress=False)
+    assert ingest(folder, n_jobs=2, progress=False).counts == {"added": 40}
+
+
+def test_a_terminal_sees_a_progress_bar_and_a_file_sees_none(project: Path) -> None:
+    _many(project, 3)
+    command = [sys.executable, "-m", "oraculo_kit", "ingest", "docs"]
+    assert "source" not in subprocess.run(command, capture_output=True, text=True, timeout=60).stderr
+    pty, termios = pytest.importorskip("pty"), pytest.importorskip("termios")
+    ours, theirs = pty.openpty()
+    # Of no size, as a new one is, tqdm would draw nothing.
+    pytest.importorskip("fcntl").ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    subprocess.run(command, stdout=subprocess.DEVNULL, stderr=theirs, timeout=60)
+    os.close(theirs)
+    assert b"3/3" in os.read(ours, 65_536)
+    os.close(ours)

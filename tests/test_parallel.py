@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import os
+import pickle
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from joblib import Parallel, delayed
 
 from oraculo_kit import parallel_services, start_services
 from oraculo_kit.errors import ServicesFailedError, SettingsError
-from oraculo_kit.parallel import threads_per_worker
+from oraculo_kit.parallel import threads_per_worker, worker_services
 from oraculo_kit.services import services_state
 from oraculo_kit.settings import Settings
 from oraculo_kit.workers import read_workers
@@ -396,7 +397,7 @@ def test_a_notebook_stays_itself_when_its_own_threads_run_the_tasks(files: Path)
     limits = os.environ.get("OMP_NUM_THREADS")
     with parallel_services(n_jobs=2, backend="threading") as settings:
         assert settings is services.settings
-        found = Parallel()(delayed(lambda: services_state().services)() for _ in range(4))
+        found = Parallel()(delayed(worker_services)(pickle.loads(pickle.dumps(settings))) for _ in range(4))
     assert {id(each) for each in found} == {id(services)}
     assert os.environ.get("OMP_NUM_THREADS") == limits
     assert read_workers(str(files)) == []

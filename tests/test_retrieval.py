@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
 from oraculo_kit.errors import QueryError, SourceNotFoundError
+from oraculo_kit.storage.base import SourceDocuments
+from oraculo_kit.storage.records import LedgerEntry
 
 HOSTILE = "<img src=x onerror=alert(1)> nota \x1b[31m fiscal"
 
@@ -123,3 +126,35 @@ def test_a_file_can_be_removed_by_a_relative_path(project: Path) -> None:
     oraculo.ingest("a.txt", progress=False)
     assert oraculo.remove("a.txt") == 1
     assert (project / "a.txt").exists()
+
+
+def test_a_source_without_chunks_can_be_removed_too(project: Path) -> None:
+    oraculo.start_services()
+    vectors = np.zeros((0, 256), np.float32)
+    oraculo.vetor_storage().replace_many([SourceDocuments("vazia", [], vectors, LedgerEntry())])
+    assert list(oraculo.sources()["source"]) == ["vazia"]
+    assert oraculo.remove("vazia") == 0
+    assert len(oraculo.sources()) == 0
+
+
+def test_equal_searches_give_equal_results_and_copies_travel(base: Path) -> None:
+    results = oraculo.search("nota", k=3)
+    assert oraculo.search("nota", k=3) == results
+    copy = pickle.loads(pickle.dumps(results))
+    assert copy == results
+    assert copy._repr_html_() == results._repr_html_()
+    assert len({*results, *copy}) == len(results)
+
+
+def test_a_slice_of_results_is_shown_like_results(base: Path) -> None:
+    results = oraculo.search("nota", k=3)
+    assert results[:1].hits == results.hits[:1]
+    assert results[:1].query == "nota"
+    assert results[-1] is results.hits[-1]
+
+
+def test_what_is_done_to_a_document_does_not_change_the_hit(project: Path) -> None:
+    oraculo.ingest(Document("um texto", metadata={"source": "x", "tags": ["a"]}), progress=False)
+    results = oraculo.search("texto", k=1)
+    results.documents[0].metadata["tags"].append("b")
+    assert results[0].metadata["tags"] == ["a"]

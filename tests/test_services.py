@@ -616,6 +616,7 @@ def test_planted_secrets_are_in_no_log_line_repr_pickle_or_exception(
         again = pytest.raises(
             ServicesFailedError, start_services, services.settings.with_values(store=__file__)
         ).value
+        assert (failure.__context__, again.__context__) == (None, None)
         for each in (failure, again):
             said += [str(each), repr(each), "".join(traceback.format_exception(each))]
             pickled.append(pickle.dumps(each))

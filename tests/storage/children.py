@@ -69,6 +69,23 @@ def write_for(folder: str, who: str, seconds: float) -> dict[str, float]:
 
 
 @command
+def take_turns(folder: str, processes: int, seconds: float) -> list[int]:
+    """Let several processes take the lock again the moment they have let it go; return how often each had it."""
+
+    def hold_often() -> int:
+        lock, count = WriterLock(Path(folder), 30), 0
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with lock.held("take turns"):
+                time.sleep(0.002)  # as long as a small commit
+            count += 1
+        return count
+
+    started = [fork(hold_often) for _ in range(processes)]
+    return [wait(*each)[1] for each in started]
+
+
+@command
 def compete(folder: str, writers: int, seconds: float) -> list[dict[str, float]]:
     """Let several processes commit as often as they can."""
     started = [fork(partial(write_for, folder, f"writer {number}", seconds)) for number in range(writers)]
@@ -523,9 +540,14 @@ def interrupted_often(folder: str, rounds: int) -> dict[str, Any]:
             try:
                 signal.setitimer(signal.ITIMER_REAL, 0.0005 + chance.random() * 0.01)
                 while True:
-                    count = 1 + number % 14
-                    names += store.write(documents("a", count, len(names)), vectors(count, number))
-                    store.search(vectors(1), k=3)
+                    if (
+                        number % 2
+                    ):  # nothing but short transactions: an interrupt often strikes at their edges
+                        len(store)
+                    else:
+                        count = 1 + number % 14
+                        names += store.write(documents("a", count, len(names)), vectors(count, number))
+                        store.search(vectors(1), k=3)
             except KeyboardInterrupt:
                 interrupts += 1
             except Exception as exc:

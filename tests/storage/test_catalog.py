@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,27 @@ def test_a_transaction_is_rolled_back_whole(folder: Path) -> None:
         catalog.set_meta("x", 2)
     assert catalog.meta("x") == 2
     catalog.close()
+
+
+@posix
+def test_an_interrupt_while_a_transaction_waits_to_begin_leaves_none_open(folder: Path) -> None:
+    FaissVetorStorage(folder).close()
+    catalog = Catalog(folder / "catalog.sqlite3")
+    other = apsw.Connection(str(folder / "catalog.sqlite3"))
+    other.execute("BEGIN IMMEDIATE")
+    # The signal arrives while SQLite waits; Python learns of it when BEGIN has succeeded.
+    interrupt = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGINT))
+    give_way = threading.Timer(0.2, other.execute, ("ROLLBACK",))
+    interrupt.start()
+    give_way.start()
+    with pytest.raises(KeyboardInterrupt), catalog.writing():
+        catalog.set_meta("x", 1)
+    give_way.join()
+    assert not catalog.db.in_transaction
+    with catalog.writing():
+        assert catalog.meta("x") is None
+    catalog.close()
+    other.close()
 
 
 def test_a_connection_left_in_a_transaction_is_not_lent_again(folder: Path) -> None:

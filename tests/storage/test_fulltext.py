@@ -139,19 +139,45 @@ def test_a_query_without_operators_accepts_every_text() -> None:
     assert query.accepts("")
 
 
-def test_frequent_stems_can_be_skipped_unless_no_other_is_left() -> None:
-    query = parse_query("prazo da nota fiscal")
-    assert query.match_expression() == '("praz" OR "not" OR "fiscal")'
-    assert query.match_expression({"not", "da"}) == '("praz" OR "fiscal")'
-    assert query.match_expression(set(query.stems)) == query.match_expression()
+_FREQUENCIES = {"praz": 1, "not": 90, "fiscal": 20, "municipi": 5, "servic": 12, "multa": 0}
 
 
-def test_a_skipped_stem_of_a_phrase_is_still_required(index: Index) -> None:
-    query = parse_query('"notas fiscais" amarela')
-    expression = query.match_expression({"not", "fiscal"})
+@pytest.mark.parametrize(
+    ("query", "expression"),
+    [
+        ("prazo nota fiscal", '("praz" OR "not" OR "fiscal")'),  # the three rarest are always significant
+        (
+            "nota prazo fiscal município",
+            '("praz" OR "municipi" OR "fiscal") AND ("not" OR "praz" OR "fiscal" OR "municipi")',
+        ),
+        ("nota nota inexistente", '("not" OR "inexistent")'),
+        (
+            "nota 東京 prazo fiscal",
+            '("東 京" OR "praz" OR "fiscal") AND ("not" OR "東 京" OR "praz" OR "fiscal")',
+        ),
+        ('"nota fiscal" prazo município', '("not fiscal") AND ("not" OR "fiscal" OR "praz" OR "municipi")'),
+    ],
+)
+def test_frequent_stems_only_add_to_the_score(query: str, expression: str) -> None:
+    assert parse_query(query).match_expression(_FREQUENCIES, 100) == expression
+
+
+def test_every_stem_below_a_tenth_of_the_chunks_is_significant() -> None:
+    frequencies = {"alfa": 10, "beta": 10, "gama": 10, "delt": 10, "epsil": 11}
+    words = "alfa beta gama delta epsil"
+    stems = parse_query(words).stems
+    expression = parse_query(words).match_expression(dict(zip(stems, frequencies.values(), strict=True)), 100)
     assert expression is not None
+    assert f'"{stems[3]}") AND' in expression
+    assert expression.count(f'"{stems[4]}"') == 1
+
+
+def test_a_match_with_a_significant_stem_keeps_its_frequent_ones(index: Index) -> None:
+    query = parse_query("caso casa amarela arquivado nota")
+    frequencies = dict.fromkeys(query.stems, 1) | {query.stems[-1]: 7}
+    expression = query.match_expression(frequencies, 7)
     rows = index.connection.execute("SELECT rowid FROM chunk_text WHERE chunk_text MATCH ?", (expression,))
-    assert list(rows) == [(0,)]
+    assert list(rows) == [(1,)]
 
 
 def test_a_long_query_asks_for_its_first_64_terms() -> None:
@@ -168,6 +194,8 @@ def test_only_the_first_ten_thousand_characters_are_read() -> None:
     "query",
     [
         '"a b" ' * 5_000,
+        " ".join(f'"{one} {other}"' for one in "aeo" for other in ("da", "de", "do", "to", "is", "em") * 200),
+        " ".join(f'"a {number}"' for number in range(1_000)),
         '"' + "palavra " * 5_000 + '"',
         "-a " * 5_000,
         '"' * 100_000,

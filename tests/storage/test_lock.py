@@ -255,6 +255,15 @@ def open_files() -> int:
 
 
 @posix
+def test_eight_that_never_pause_get_the_lock_equally_often(
+    tmp_path: Path, child: Callable[..., Child]
+) -> None:
+    counts = child("take_turns", tmp_path, 8, 1.5).result()
+    assert min(counts) >= max(counts) / 4, counts
+    assert min(counts) > 5
+
+
+@posix
 def test_eight_writers_get_their_turns_fairly(tmp_path: Path, child: Callable[..., Child]) -> None:
     FaissVetorStorage(tmp_path).close()
     results = child("compete", tmp_path, 8, 3.0).result()

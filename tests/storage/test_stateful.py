@@ -184,6 +184,13 @@ class StoreMachine(RuleBasedStateMachine):
             }
             assert there == {name: chunk.text for name, chunk in self.model.items()}
 
+    @invariant()
+    def every_handle_finds_what_the_model_finds(self) -> None:
+        query = vectors(1, self.seed + 2000)[0]
+        expected = nearest(query, matrix_of(list(self.model.values())), list(self.model), 3)
+        for store in self.stores:
+            assert [hit.id for hit in store.search(query, k=3)] == [name for name, _ in expected]
+
     def forget(self, doomed: Any) -> None:
         self.model = {name: chunk for name, chunk in self.model.items() if not doomed(chunk)}
 
