@@ -23,7 +23,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.errors import EmbeddingError, OraculoError, ServicesFailedError, SettingsError, SourceError
-from oraculo_kit.inputs import IngestSource, find_sources
+from oraculo_kit.inputs import IngestSource, find_sources, is_dataframe
 from oraculo_kit.report import IngestReport, SourceOutcome, failed_outcome
 from oraculo_kit.services import Services, ensure_services, start_services
 from oraculo_kit.storage.base import SourceDocuments, VetorStorage
@@ -228,7 +228,7 @@ def ingest(
     *,
     text: str | None = None,
     id: str | None = None,
-    name: str = "dataframe",
+    name: str | None = None,
     glob: str | None = None,
     n_jobs: int | None = None,
     backend: str = "loky",
@@ -242,8 +242,8 @@ def ingest(
         Folders are listed with all they hold.
     text, id, name : str, optional
         For a DataFrame: the column with the text, the column that names a row (its index by default), and what
-        the rows' keys begin with: ``"dataframe/7"``. A row replaces the stored row of the same key, so give each
-        DataFrame a name of its own. Other columns become metadata.
+        the rows' keys begin with: ``"dataframe/7"`` by default. A row replaces the stored row of the same key, so
+        one of `id` and `name` must be given. Other columns become metadata.
     glob : str, optional
         Take only files of a folder whose name matches, for example ``"*.pdf"``.
     n_jobs : int, optional
@@ -282,7 +282,7 @@ def ingest(
     --------
     >>> import pandas as pd, oraculo_kit as oraculo
     >>> frame = pd.DataFrame({"texto": ["Como emitir nota fiscal"], "ano": [2024]})
-    >>> oraculo.ingest(frame, text="texto", progress=False).counts
+    >>> oraculo.ingest(frame, text="texto", name="ajuda", progress=False).counts
     {'added': 1}
     """
     from oraculo_kit.parallel import BACKENDS
@@ -293,7 +293,12 @@ def ingest(
         raise SettingsError(f"n_jobs is {n_jobs!r}, expected a number of processes, or -1 for all cores")
     started = time.perf_counter()
     services = start_services()
-    listed = list(find_sources(sources, text=text, id=id, name=name, glob=glob))
+    listed = list(find_sources(sources, text=text, id=id, name=name or "dataframe", glob=glob))
+    if id is None and name is None and is_dataframe(sources):
+        raise SourceError(
+            "a DataFrame's rows are named by its index, and another DataFrame's rows would replace them: give id=, "
+            'the column that names a row, or name=, a name for this DataFrame such as name="chamados"'
+        )
     outcomes: list[SourceOutcome] = []
     # closing: joblib's configuration, and its workers, end with this call, whatever ends it.
     with (

@@ -195,7 +195,7 @@ def find_sources(
     SourceError
         When this is nothing that can be ingested, a column is missing, or an option does not fit what was given.
     """
-    if _is_dataframe(given):
+    if is_dataframe(given):
         if glob is not None:
             raise SourceError(
                 f"glob={glob!r} chooses files of a folder, and a DataFrame was given; leave it out"
@@ -225,7 +225,8 @@ def find_sources(
     return _mixed(paths, documents, glob)
 
 
-def _is_dataframe(given: object) -> bool:
+def is_dataframe(given: object) -> bool:
+    """Tell a pandas DataFrame, a subclass too, without importing pandas."""
     # Without pandas imported there is no DataFrame; importing it costs a second.
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(given, pandas.DataFrame)

@@ -209,6 +209,7 @@ def test_a_dataframe_becomes_one_source_per_row_with_its_columns_as_metadata(pro
         ({}, "needs text="),
         ({"text": "nope"}, "text='nope' is no column"),
         ({"text": "texto", "id": "grupo"}, "more than once"),
+        ({"text": "texto"}, "would replace them: give id="),
     ],
 )
 def test_a_dataframe_without_what_it_needs_is_refused(
@@ -254,7 +255,7 @@ def test_a_loaders_metadata_that_cannot_be_stored_fails_its_file_alone(
 
 def test_text_that_no_database_can_hold_is_stored_as_far_as_it_can_be(project: Path) -> None:
     frame = pd.DataFrame({"t": ["nota \ud800 fiscal"]})
-    assert ingest(frame, text="t", progress=False).counts == {"added": 1}
+    assert ingest(frame, text="t", name="quadro", progress=False).counts == {"added": 1}
     assert ingest(Document("outra \ud800 nota"), progress=False).counts == {"added": 1}
     assert oraculo.search("nota fiscal", k=1)[0].text == "nota ? fiscal"
 
