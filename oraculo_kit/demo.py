@@ -38,15 +38,10 @@ def installed_descriptions() -> Iterator[Document]:
     for distribution in importlib.metadata.distributions():
         metadata = distribution.metadata
         name = metadata["Name"]
-        text = metadata.get_payload()  # type: ignore[attr-defined]
+        # Not get_payload(): the backport importlib_metadata, once imported, answers here too and keeps none.
+        text = metadata.json.get("description", "")
         # Our own description quotes the questions below: it would answer itself.
-        if (
-            not name
-            or name in seen
-            or name in ("oraculo_kit", "oraculo-kit")
-            or not isinstance(text, str)
-            or len(text) < _SHORTEST
-        ):
+        if not name or name in seen or name in ("oraculo_kit", "oraculo-kit") or len(text) < _SHORTEST:
             continue
         seen.add(name)
         about = {"source": f"python-package/{name}", "title": f"{name} {metadata['Version']}"}

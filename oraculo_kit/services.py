@@ -253,7 +253,9 @@ def _start(
     finally:
         process.starting, process.fetch = False, None
     if failure is not None:
-        raise _again(failure)  # not above: the context of an error travels with it, and this one may hold a secret
+        raise _again(
+            failure
+        )  # not above: the context of an error travels with it, and this one may hold a secret
     old = process.services
     process.services = Services(resolved, storage, context, os.getpid(), seconds, tuple(process.lines))
     process.failure, process.failed_settings, process.inherited = None, None, None

@@ -26,15 +26,20 @@ LINES = [
     "INFO - Services started successfully for the Jupyter kernel!",
 ]
 LEFT_BEHIND = """
-import gc, os, sys, threading
+import os, threading
 shell = get_ipython()
+def links():
+    for entry in os.listdir("/proc/self/fd"):
+        try:
+            yield os.readlink(f"/proc/self/fd/{entry}")
+        except FileNotFoundError:  # closed by another thread, or the listing's own
+            pass
 print({
     "magic": "oraculo" in shell.magics_manager.magics["line"],
     "name": "oraculo" in shell.user_ns,
-    "hooks": [str(f) for kind in shell.events.callbacks.values() for f in kind if "oraculo" in str(f)],
+    "hooks": [str(hook) for hooks in shell.events.callbacks.values() for hook in hooks if "oraculo" in str(hook)],
     "threads": [thread.name for thread in threading.enumerate() if "oraculo" in thread.name],
-    "files": [name for name in map(os.readlink, (f"/proc/self/fd/{fd}" for fd in os.listdir("/proc/self/fd")
-              if os.path.lexists(f"/proc/self/fd/{fd}"))) if "/.oraculo/" in name],
+    "files": [name for name in links() if "/.oraculo/" in name],
     "maps": [line.split()[-1] for line in open("/proc/self/maps") if "/.oraculo/" in line],
 })
 """

@@ -28,6 +28,8 @@ import json, multiprocessing, os, shutil, time, warnings
 from pathlib import Path
 
 warnings.simplefilter("error")
+# From 3.12 on; joblib's multiprocessing backend forks, whatever other threads there are.
+warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
 
 from joblib import Parallel, delayed
 
@@ -70,7 +72,7 @@ def failure(work):
     except BaseException as exc:
         return {
             "type": type(exc).__name__, "text": str(exc), "elsewhere": getattr(exc, "pid", None) != os.getpid(),
-            "cause": getattr(exc, "cause_type", None), "quick": time.monotonic() - started < 10,
+            "cause": getattr(exc, "cause_type", None), "quick": time.monotonic() - started < 20,
         }
     return None
 

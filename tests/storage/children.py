@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import random
-import resource
 import select
 import shutil
 import signal
@@ -564,6 +563,8 @@ def interrupted_often(folder: str, rounds: int) -> dict[str, Any]:
 @command
 def write_with_full_disk(folder: str) -> dict[str, Any]:
     """Write while files may not grow beyond a size, for many sizes; then with room again."""
+    import resource  # POSIX only
+
     shrink_limits()
     result: dict[str, Any] = {"refused": [], "others": [], "problems": []}
 

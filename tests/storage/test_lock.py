@@ -80,7 +80,7 @@ def test_who_waits_too_long_reads_who_holds_it(
     with pytest.raises(StoreLockTimeoutError, match="not free for writing within 0.1 s") as caught:
         with lock.held("test"):
             pass
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     message = str(caught.value)
     assert f"process {holder.process.pid} on {socket.gethostname()} (commit 3 sources, since " in message
     assert re.search(r"since \d\d:\d\d:\d\d\)", message)
