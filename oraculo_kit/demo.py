@@ -39,7 +39,7 @@ def installed_descriptions() -> Iterator[Document]:
         metadata = distribution.metadata
         name = metadata["Name"]
         # Not get_payload(): the backport importlib_metadata, once imported, answers here too and keeps none.
-        text = metadata.json.get("description", "")
+        text = str(metadata.json.get("description", ""))
         # Our own description quotes the questions below: it would answer itself.
         if not name or name in seen or name in ("oraculo_kit", "oraculo-kit") or len(text) < _SHORTEST:
             continue
