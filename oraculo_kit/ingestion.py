@@ -398,7 +398,9 @@ class _IngestTask:
     """Ingest one source and return its outcome; the same in a cell, a joblib batch, a cluster and the shell.
 
     Pickled, it carries the caller's resolved settings: a worker that joblib started long ago, or without any
-    initializer, still writes to the caller's store.
+    initializer, still writes to the caller's store. That holds for this object: a function of yours that says
+    ``oraculo.ingest_task(...)`` is pickled with a reference to the package only, and then the worker's own
+    settings count. Import the name, or use `parallel_services`.
 
     Parameters
     ----------

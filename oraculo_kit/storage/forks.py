@@ -32,17 +32,19 @@ class ForkGate:
     def passage(self) -> Iterator[None]:
         """Use the database in the body of a ``with``; waits while the process forks. May be nested."""
         depth: int = getattr(self._own, "depth", 0)
-        if depth == 0:
-            with self._changed:
-                while self._closed:
-                    self._changed.wait()
-                self._inside += 1
-        self._own.depth = depth + 1
+        entered = False
         try:
+            if depth == 0:
+                with self._changed:
+                    while self._closed:
+                        self._changed.wait()
+                    self._inside += 1
+                    entered = True  # Ctrl-C strikes at calls, not between these two lines
+            self._own.depth = depth + 1
             yield
         finally:
             self._own.depth = depth
-            if depth == 0:
+            if entered:
                 with self._changed:
                     self._inside -= 1
                     self._changed.notify_all()

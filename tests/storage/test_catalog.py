@@ -28,6 +28,7 @@ from oraculo_kit.errors import (
 )
 from oraculo_kit.storage.catalog import APPLICATION_ID, FORMAT, Catalog, ReaderPool
 from oraculo_kit.storage.faiss import FaissVetorStorage
+from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.verify import verify_store
 from tests.storage.kit import Child, TinyEmbeddings, catalog_of, contents, documents, stored_ids, vectors
 from tests.storage.test_lock import open_files, posix
@@ -144,6 +145,16 @@ def test_a_store_that_is_open_does_not_write_to_a_catalog_restored_from_an_old_c
         with pytest.raises(StoreCorruptedError, match="is at commit 2, but commit 3 was made"):
             store.write(documents("d", 1), vectors(1))
         assert contents(filled) == before
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff" * 400, b"99 bad\0", b"\0" * 320])
+def test_a_garbled_lock_file_costs_nothing_but_its_memory(filled: Path, content: bytes) -> None:
+    (filled / "writer.lock").write_bytes(content)
+    with FaissVetorStorage(filled) as store:
+        assert len(store) == 33
+        store.write(documents("c", 1), vectors(1))
+        assert store.verify().ok
+    assert WriterLock(filled, 1).commit_number() == 3
 
 
 def test_the_loss_can_be_accepted_by_deleting_the_lock_file(filled: Path, tmp_path: Path) -> None:

@@ -107,3 +107,11 @@ def test_a_segment_is_forced_to_the_disk_before_the_commit_that_names_it(
         found = re.compile(step).search(large, place)
         assert found, f"{step} does not follow in {large}"
         place = found.end()
+
+
+def test_a_new_stores_own_name_and_those_of_its_files_are_durable_before_the_first_write_returns(
+    system_calls: Callable[[str], list[str]], folder: Path
+) -> None:
+    first = system_calls("process")[0]  # where SQLite itself syncs no folder
+    for place in (folder.parent, folder):
+        assert re.search(rf"fsync\(\d+<{re.escape(str(place))}>\)\s+= 0", first)
