@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -224,3 +226,35 @@ def test_no_database_file_is_open_in_a_forked_child(folder: Path) -> None:
             assert pipe.read() == b""
         os.waitpid(pid, 0)
         assert len(store) == 3
+
+
+_SEARCH_IN_A_FORK = """
+import os, signal, sys
+import numpy as np
+from langchain_core.documents import Document
+from oraculo_kit.storage.faiss import FaissVetorStorage
+
+store = FaissVetorStorage(sys.argv[1])
+vectors = np.random.default_rng(0).standard_normal((20_000, 64)).astype(np.float32)
+store.write([Document(str(place)) for place in range(len(vectors))], vectors)
+store.search(vectors[:200], 5)  # OpenMP and BLAS have run in the parent
+store.search(vectors[0], 5)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)  # a hang, which is what FAISS does here by itself, ends as a signal
+    one = store.search(vectors[7], 1)[0].text
+    many = [found[0].text for found in store.search(vectors[:100], 1)]
+    os._exit(0 if (one, many[99]) == ("7", "99") else 3)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_forked_after_faiss_has_searched_searches_too(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _SEARCH_IN_A_FORK, str(tmp_path / "store")],
+        timeout=60,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
