@@ -29,7 +29,6 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -38,15 +37,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from oraculo_kit.errors import EmbedderMismatchError, StorageError, StoreCorruptedError, VectorsError
-from oraculo_kit.storage.catalog import Catalog, has_log, translated
+from oraculo_kit.errors import StorageError, VectorsError
+from oraculo_kit.storage.catalog import Catalog, translated
+from oraculo_kit.storage.claims import ClaimedSegment, claim_owners
 from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.fulltext import STEMMER_VERSION
+from oraculo_kit.storage.guards import check_not_behind, check_not_lost
+from oraculo_kit.storage.identity import EmbedderIdentity
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import read_pending
 from oraculo_kit.storage.owners import Owner
 from oraculo_kit.storage.records import SourceWrite
-from oraculo_kit.storage.segments import sync_folder, write_segment
+from oraculo_kit.storage.rows import bump_layout, delete_chunks, next_commit, put_source, reserve_numbers
+from oraculo_kit.storage.segments import sync_folder
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -344,91 +347,6 @@ class Writer:
         self.lock.abandon()
 
 
-class EmbedderIdentity:
-    """What a store remembers of its embedder: name and probe vector (float32, shape (dimension,))."""
-
-    def __init__(self, name: str, probe: NDArray[np.float32]) -> None:
-        self.name = name
-        self.probe = probe
-
-    def check(self, catalog: Catalog, folder: Path) -> None:
-        """Refuse to mix embedders.
-
-        Raises
-        ------
-        EmbedderMismatchError
-            When the store was built by another embedder: another name, another dimension, or the same name and
-            a probe vector whose cosine with the stored one is below 0.999.
-        """
-        name, dimension = catalog.meta("embedder"), catalog.meta("dimension")
-        if name is not None and name != self.name:
-            raise embedder_mismatch(folder, name, self.name, "")
-        if dimension is not None and dimension != len(self.probe):
-            raise embedder_mismatch(
-                folder,
-                name or "ready-made vectors",
-                self.name,
-                f" (dimension {dimension} against {len(self.probe)})",
-            )
-        stored = catalog.meta("probe")
-        if stored is not None:
-            cosine = float(np.frombuffer(stored, "<f4") @ self.probe)
-            if cosine < 0.999:
-                raise embedder_mismatch(
-                    folder, name, self.name, f" (its probe vector has cosine {cosine:.3f})"
-                )
-
-
-def embedder_mismatch(folder: Path, stored: str, given: str, detail: str) -> EmbedderMismatchError:
-    """Return the error that names both embedders and the ways out."""
-    return EmbedderMismatchError(
-        f"the store {folder} was built with embedder {stored}, and this process uses {given}{detail}. Vectors of "
-        f"two models cannot be compared. Set ORACULO_EMBEDDER to {stored}, or choose another store "
-        "(ORACULO_STORE) and ingest the sources into it"
-    )
-
-
-class ClaimedSegment:
-    """A segment on its way: its name is registered, its file is being written."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.first = 0
-        self.adopted = False  # set once the transaction that adopted it is committed
-        self._row: tuple[int, int, str] = (0, 0, "")
-
-    @classmethod
-    def claim(cls, catalog: Catalog, folder: Path, purpose: str) -> ClaimedSegment:
-        """Register a new name for this process."""
-        owner = Owner.this_process()
-        # The time first, so that names sort by age; the rest makes them unique.
-        name = f"{time.time_ns():020d}-{uuid.uuid4().hex[:8]}.f32"
-        catalog.db.execute(
-            "INSERT INTO claims VALUES (?, ?, ?, ?, ?)", (name, purpose, owner.host, owner.pid, owner.started)
-        )
-        return cls(folder / name)
-
-    def write(self, numbers: NDArray[np.int64], blocks: Sequence[NDArray[np.float32]]) -> None:
-        """Write the file, durable and complete."""
-        try:
-            size, digest = write_segment(self.path, numbers, blocks, blocks[0].shape[1])
-        except OSError as exc:
-            raise StorageError(
-                f"the segment {self.path} could not be written: {exc.strerror or exc}. Nothing was stored of "
-                "this write; free some space or check the disk, then try again"
-            ) from exc
-        self._row = len(numbers), size, digest
-
-    def adopt(self, catalog: Catalog) -> bool:
-        """Turn the claim into a segment; False when the claim is gone or the file with it."""
-        claimed = catalog.one("SELECT count(*) FROM claims WHERE name = ?", (self.path.name,))
-        if not claimed or not self.path.exists():
-            return False
-        catalog.db.execute("DELETE FROM claims WHERE name = ?", (self.path.name,))
-        catalog.db.execute("INSERT INTO segments VALUES (?, ?, ?, ?)", (self.path.name, *self._row))
-        return True
-
-
 @contextmanager
 def acknowledged(what: str) -> Iterator[None]:
     """Keep housekeeping after a commit from failing the write: what was committed is stored, whatever follows."""
@@ -436,188 +354,3 @@ def acknowledged(what: str) -> Iterator[None]:
         yield
     except (StorageError, OSError) as exc:
         _log.warning("the write is stored, but the %s after it failed and will be tried again: %s", what, exc)
-
-
-def claim_owners(catalog: Catalog, purpose: str) -> list[Owner]:
-    """Return who claimed names for a purpose."""
-    return [
-        Owner(*row)
-        for row in catalog.rows("SELECT host, pid, started FROM claims WHERE purpose = ?", (purpose,))
-    ]
-
-
-def check_not_behind(catalog: Catalog, remembered: int) -> None:
-    """Refuse a catalog that is older than the last commit its lock file remembers.
-
-    Parameters
-    ----------
-    catalog : Catalog
-    remembered : int
-        `WriterLock.commit_number`, read before `catalog` pinned its version: read after it, the number may be that of
-        a commit made in between.
-
-    Raises
-    ------
-    StoreCorruptedError
-    """
-    here = int(catalog.meta("commit"))
-    if here < remembered:
-        raise StoreCorruptedError(
-            f"the catalog {catalog.path} is at commit {here}, but commit {remembered} was made: it was restored "
-            "from an old copy, or its -wal file is lost. Nothing was changed. Put the missing files back; or, to "
-            "accept the loss of the later commits, delete writer.lock while nothing uses the store"
-        )
-
-
-def check_not_lost(folder: Path, remembered: int) -> None:
-    """Refuse a store that has everything but its catalog.
-
-    Parameters
-    ----------
-    folder : pathlib.Path
-        The store's folder.
-    remembered : int
-        `WriterLock.commit_number`.
-
-    Raises
-    ------
-    StoreCorruptedError
-        When the catalog is missing or empty, and commits, segments or a log of it exist.
-    """
-    path = folder / "catalog.sqlite3"
-    if path.exists() and path.stat().st_size:
-        return
-    segments = folder / "segments"
-    if remembered or has_log(path) or (segments.is_dir() and any(segments.iterdir())):
-        raise StoreCorruptedError(
-            f"the catalog {path} is missing or empty, but {remembered} commits were made to this store, or segments "
-            "or a log of it exist. Nothing was changed. Restore the file from a copy; to start anew, remove the "
-            f"whole folder {folder}"
-        )
-
-
-def next_commit(catalog: Catalog) -> int:
-    """Advance the commit number within the transaction and return it."""
-    number = int(catalog.meta("commit")) + 1
-    catalog.set_meta("commit", number)
-    return number
-
-
-def bump_layout(catalog: Catalog) -> None:
-    """Tell readers that the list of segments changed."""
-    catalog.set_meta("layout", int(catalog.meta("layout")) + 1)
-
-
-def reserve_numbers(catalog: Catalog, count: int) -> int:
-    """Reserve `count` chunk numbers and return the first; numbers are never used twice."""
-    last = catalog.one("SELECT seq FROM sqlite_sequence WHERE name = 'chunks'")
-    if last is None:
-        catalog.db.execute("INSERT INTO sqlite_sequence(name, seq) VALUES ('chunks', ?)", (count,))
-        return 1
-    catalog.db.execute("UPDATE sqlite_sequence SET seq = ? WHERE name = 'chunks'", (last + count,))
-    return int(last) + 1
-
-
-def put_source(catalog: Catalog, write: SourceWrite, first: int, commit: int, *, pending: bool) -> None:
-    """Insert the rows of one source, numbered from `first`; delete what they replace."""
-    found = catalog.rows("SELECT id, chunk_count FROM sources WHERE key = ?", (write.key,))
-    if write.whole:
-        if found and found[0][1]:
-            old = catalog.rows("SELECT number FROM chunks WHERE source = ?", (found[0][0],))
-            delete_numbers(catalog, [number for (number,) in old], commit)
-    # Ids are hashes that hold the source's key, but a user may give an id that stands in another source.
-    _delete_ids(catalog, [row.id for row in write.rows], commit)
-    source = _put_source_row(catalog, write)
-    numbers = range(first, first + len(write.rows))
-    catalog.db.executemany(
-        "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            (number, row.id, source, row.ordinal, row.inherits, row.checksum, row.metadata, row.text)
-            for number, row in zip(numbers, write.rows, strict=True)
-        ),
-    )
-    catalog.db.executemany(
-        "INSERT INTO chunk_text(rowid, stems) VALUES (?, ?)",
-        ((number, row.stems) for number, row in zip(numbers, write.rows, strict=True)),
-    )
-    if pending:
-        catalog.db.executemany("INSERT INTO pending VALUES (?, ?, ?)", _pending_rows(numbers, write.vectors))
-    for keys, column in ((write.metadata_keys, "in_chunks"), (write.shared_keys, "in_sources")):
-        catalog.db.executemany(
-            f"INSERT INTO metadata_keys VALUES (?, {int(column == 'in_chunks')}, {int(column == 'in_sources')}) "
-            f"ON CONFLICT DO UPDATE SET {column} = 1 WHERE NOT {column}",
-            [(key,) for key in keys],
-        )
-
-
-def _put_source_row(catalog: Catalog, write: SourceWrite) -> int:
-    ledger = write.ledger
-    values = (
-        write.key, ledger.content_hash, ledger.bytes, ledger.mtime_ns, ledger.pipeline, ledger.run,
-        write.language, write.metadata, len(write.rows), datetime.now(UTC).isoformat(timespec="milliseconds"),
-    )  # fmt: skip
-    on_conflict = (
-        "content_hash = excluded.content_hash, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
-        "pipeline = excluded.pipeline, run = excluded.run, language = excluded.language, "
-        "metadata = excluded.metadata, chunk_count = excluded.chunk_count, written_at = excluded.written_at"
-        if write.whole
-        else "chunk_count = chunk_count + excluded.chunk_count, written_at = excluded.written_at"
-    )
-    return int(
-        catalog.one(
-            "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
-            "chunk_count, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            f"ON CONFLICT(key) DO UPDATE SET {on_conflict} RETURNING id",
-            values,
-        )
-    )
-
-
-def _pending_rows(numbers: range, vectors: NDArray[np.float32]) -> Iterator[tuple[int, int, bytes]]:
-    for number, vector in zip(numbers, np.ascontiguousarray(vectors, "<f4"), strict=True):
-        blob = vector.tobytes()
-        yield number, zlib.crc32(blob), blob
-
-
-def _delete_ids(catalog: Catalog, ids: Sequence[str], commit: int) -> None:
-    old: list[int] = []
-    for chunk_id in ids:
-        old.extend(
-            number for (number,) in catalog.rows("SELECT number FROM chunks WHERE id = ?", (chunk_id,))
-        )
-    if old:
-        delete_chunks(catalog, np.array(old, np.int64), commit)
-
-
-def delete_chunks(catalog: Catalog, numbers: NDArray[np.int64], commit: int) -> None:
-    """Delete chunks and mend the ledger of their sources.
-
-    A source that lost some of its chunks forgets its content hash, so that the next ingestion reads it again;
-    one that lost all of them leaves the ledger.
-    """
-    plain = [(int(number),) for number in numbers]
-    catalog.db.execute("CREATE TEMP TABLE IF NOT EXISTS doomed(number INTEGER PRIMARY KEY)")
-    catalog.db.execute("DELETE FROM doomed")
-    catalog.db.executemany("INSERT OR IGNORE INTO doomed VALUES (?)", plain)
-    lost = catalog.rows(
-        "SELECT c.source, count(*) FROM doomed d JOIN chunks c ON c.number = d.number GROUP BY c.source"
-    )
-    delete_numbers(catalog, [number for (number,) in plain], commit)
-    catalog.db.executemany(
-        "UPDATE sources SET chunk_count = chunk_count - ?, content_hash = NULL WHERE id = ?",
-        [(count, source) for source, count in lost],
-    )
-    catalog.db.executemany(
-        "DELETE FROM sources WHERE id = ? AND chunk_count <= 0", [(source,) for source, _ in lost]
-    )
-
-
-def delete_numbers(catalog: Catalog, numbers: Sequence[int], commit: int) -> None:
-    """Delete rows of chunks, full text and pending vectors, and leave tombstones for the readers."""
-    plain = [(number,) for number in numbers]
-    catalog.db.executemany("DELETE FROM chunk_text WHERE rowid = ?", plain)
-    catalog.db.executemany("DELETE FROM pending WHERE number = ?", plain)
-    catalog.db.executemany("DELETE FROM chunks WHERE number = ?", plain)
-    catalog.db.executemany(
-        "INSERT OR REPLACE INTO tombstones VALUES (?, ?)", [(number, commit) for (number,) in plain]
-    )

@@ -20,10 +20,8 @@ import json
 import logging
 import os
 import threading
-import time
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,26 +35,19 @@ from oraculo_kit.errors import (
     StoreClosedError,
     StoreNotFoundError,
     StoreReadOnlyError,
-    VectorsError,
 )
-from oraculo_kit.storage.base import MODES, Mode, SourceDocuments, SourceRow, StoreStats, VetorStorage
-from oraculo_kit.storage.commit import (
-    EmbedderIdentity,
-    Writer,
-    check_not_behind,
-    check_not_lost,
-    embedder_mismatch,
-)
+from oraculo_kit.storage.base import Mode, SourceDocuments, SourceRow, StoreStats, VetorStorage
+from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.filters import CompiledFilter, Filter
 from oraculo_kit.storage.forks import gate
-from oraculo_kit.storage.fulltext import highlight_spans, parse_query
-from oraculo_kit.storage.hybrid import Ranked, rank
+from oraculo_kit.storage.guards import check_not_behind, check_not_lost
+from oraculo_kit.storage.identity import EmbedderIdentity, embedder_mismatch
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.prepare import check_vectors, prepare_source
 from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
-from oraculo_kit.storage.results import Hit, SearchResults, root_of
+from oraculo_kit.storage.searching import Searcher
 from oraculo_kit.storage.segments import sync_folder
-from oraculo_kit.storage.snapshot import Reader, check_k, matching
+from oraculo_kit.storage.snapshot import Reader, matching
 from oraculo_kit.storage.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -125,6 +116,7 @@ class FaissVetorStorage(VetorStorage):
         self._identity_lock = threading.Lock()
         self._closed = False
         self._reader = Reader(self._folder, read_only=read_only)
+        self._searcher = Searcher(self.location, self._reader, self._embedded_queries)
         self._writer = (
             None if read_only else Writer(self._folder, durability=durability, lock_timeout=lock_timeout)
         )
@@ -254,57 +246,12 @@ class FaissVetorStorage(VetorStorage):
             writer.commit(writes, self._checked_identity())
 
     def search(self, query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None) -> Any:
-        check_k(k)
-        if mode not in MODES:
-            raise QueryError(f"mode is {mode!r}, expected one of {', '.join(MODES)}")
-        started = time.perf_counter()
-        single, texts, vectors = self._queries(query)
-        queries = [parse_query(text) for text in texts] if texts is not None else None
-        if queries is not None and mode != "text" and len(self):
-            self._checked_identity()
-            vectors = self.embedder.embed_queries([query.text for query in queries])
-        mode = mode if queries is not None else "vector"
-        with self._reading().pin() as snapshot:
-            ranked = rank(snapshot, queries, vectors, k, mode, filter)
-            count = snapshot.count()
-        seconds = (time.perf_counter() - started) / max(len(ranked), 1)
-        results = [
-            SearchResults(
-                hits=tuple(_hit(item) for item in found),
-                query=texts[place] if texts is not None else "",
-                mode=mode,
-                store=self.location,
-                chunks=count,
-                seconds=seconds,
-                root=root_of(self.location),
-                highlight=partial(highlight_spans, query=queries[place]) if queries is not None else None,
-            )
-            for place, found in enumerate(ranked)
-        ]
-        return results[0] if single else results
+        self._reading()
+        return self._searcher.search(query, k, mode=mode, filter=filter)
 
-    def _queries(self, query: Any) -> tuple[bool, list[str] | None, NDArray[np.float32] | None]:
-        if isinstance(query, str):
-            return True, [query], None
-        if isinstance(query, list | tuple) and query and all(isinstance(item, str) for item in query):
-            return False, list(query), None
-        try:
-            matrix = np.asarray(query, dtype=np.float32)
-            single = matrix.ndim == 1
-            matrix = check_vectors(matrix[None, :] if single else matrix, 1 if single else len(matrix))
-        except (TypeError, ValueError, IndexError) as exc:
-            raise QueryError(
-                f"got {type(query).__name__} as query, expected a text, a list of texts, or vectors of shape "
-                f"(dimension,) or (n, dimension): {exc}"
-            ) from exc
-        with self._reading().pin() as snapshot:
-            dimension = snapshot.manifest.dimension
-        if dimension and matrix.shape[1] != dimension:
-            raise VectorsError(
-                f"got a query vector of dimension {matrix.shape[1]}, expected {dimension} as the store "
-                f"{self.location} has"
-            )
-        return single, None, matrix
+    def _embedded_queries(self, texts: list[str]) -> NDArray[np.float32]:
+        self._checked_identity()
+        return self.embedder.embed_queries(texts)
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         with self._reading().pin() as snapshot:
@@ -444,20 +391,6 @@ def _make_folder(folder: Path) -> None:
             f"cannot make the store {folder}: {exc.strerror or exc}. Choose another folder (ORACULO_STORE), or check "
             "the disk"
         ) from exc
-
-
-def _hit(ranked: Ranked) -> Hit:
-    chunk = ranked.chunk
-    return Hit(
-        id=chunk.id,
-        text=chunk.text,
-        score=ranked.score,
-        source=chunk.source,
-        metadata=chunk.metadata,
-        ordinal=chunk.ordinal,
-        vector_score=ranked.cosine,
-        text_score=ranked.bm25,
-    )
 
 
 def _document(chunk: Any) -> Document:

@@ -23,8 +23,8 @@ import numpy as np
 
 from oraculo_kit.errors import StorageError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.commit import check_not_behind, check_not_lost
 from oraculo_kit.storage.forks import gate
+from oraculo_kit.storage.guards import check_not_behind, check_not_lost
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import open_segment
 from oraculo_kit.storage.records import row_checksum

@@ -25,7 +25,8 @@ from typing import Any
 
 from oraculo_kit.errors import StorageError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.commit import ClaimedSegment, Writer
+from oraculo_kit.storage.claims import ClaimedSegment
+from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.lock import WriterLock
 from tests.storage.disk import Disk, Do, Operation, watch

@@ -18,7 +18,8 @@ from oraculo_kit.errors import StorageError, StoreCorruptedError, VectorsError
 from oraculo_kit.storage import commit, segments
 from oraculo_kit.storage.base import SourceDocuments
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.commit import ClaimedSegment, Writer
+from oraculo_kit.storage.claims import ClaimedSegment
+from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.owners import Owner
