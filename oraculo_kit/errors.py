@@ -15,13 +15,17 @@
     │   ├── SourceTooLargeError
     │   ├── UnsupportedFormatError
     │   └── ExtractionError                      corrupt or encrypted document
+    ├── QuestionsError (ValueError)              a set of questions or judgements that cannot be understood
     ├── EmbedderError (RuntimeError)
     │   ├── EmbedderNotFoundError (LookupError)  the embedder cannot be loaded
     │   └── EmbeddingError                       the embedder failed, or gave a wrong shape, NaN or zeros
+    ├── ChatModelError (RuntimeError)            the chat model cannot be loaded or asked; carries the extracts
+    ├── RerankingError (RuntimeError)            the reranker failed, or gave scores that cannot be used
     └── StorageError (RuntimeError)
         ├── StoreNotFoundError (FileNotFoundError)
         ├── StoreClosedError (ValueError)
         ├── StoreReadOnlyError (PermissionError)
+        ├── StoreLocationError (OSError)         a network file system, where a store cannot be written
         ├── StoreLockTimeoutError (TimeoutError) another writer holds the store; says who
         ├── StoreCorruptedError                  names the damaged file and the command that mends it
         ├── StoreFormatError                     written by a newer oraculo_kit, or not a store at all
@@ -138,6 +142,10 @@ class ExtractionError(SourceError):
     """The document is corrupt, encrypted, or not what its name says."""
 
 
+class QuestionsError(OraculoError, ValueError):
+    """A set of questions or judgements cannot be understood; names its file and line."""
+
+
 class EmbedderError(OraculoError, RuntimeError):
     """The embedder cannot be loaded or used."""
 
@@ -148,6 +156,29 @@ class EmbedderNotFoundError(EmbedderError, LookupError):
 
 class EmbeddingError(EmbedderError):
     """The embedder failed on these texts, or returned vectors that must not be stored."""
+
+
+class ChatModelError(OraculoError, RuntimeError):
+    """The chat model cannot be loaded, reached or used.
+
+    Attributes
+    ----------
+    extracts : Answer or None
+        What was retrieved for the question, as `ask` answers it without a model.
+    partial : str
+        What had been written of an answer when it broke off.
+    status : int or None
+        HTTP status of the provider's answer.
+    """
+
+    # Set after construction: they travel in the instance's dictionary, and the message stays the only argument.
+    extracts: Any = None
+    partial: str = ""
+    status: int | None = None
+
+
+class RerankingError(OraculoError, RuntimeError):
+    """The reranker failed, or gave something that is not one score per hit."""
 
 
 class StorageError(OraculoError, RuntimeError):
@@ -166,6 +197,12 @@ class StoreClosedError(StorageError, ValueError):
 
 class StoreReadOnlyError(StorageError, PermissionError):
     """The store was opened read-only, or its files cannot be written."""
+
+    __str__ = Exception.__str__
+
+
+class StoreLocationError(StorageError, OSError):
+    """The folder lies on a network file system, where a store can be read but not written."""
 
     __str__ = Exception.__str__
 

@@ -145,6 +145,12 @@ class Settings:
     embedder: Any = _setting(  # noqa: RUF009 - makes a field
         "ORACULO_EMBEDDER", DEFAULT_EMBEDDER, _TEXT, 'embedder: "wordllama" or LangChain\'s "provider:model"'
     )
+    chat_model: str = _setting(
+        "ORACULO_CHAT_MODEL",
+        "",
+        _TEXT,
+        'chat model of ask(): LangChain\'s "provider:model"; without one it gives extracts',
+    )
     chunk_size: int = _setting(
         "ORACULO_CHUNK_SIZE", 1000, _integer(50, 100_000), "longest chunk, in characters"
     )

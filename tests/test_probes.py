@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from oraculo_kit.diagnostics import filesystems, probes
+from oraculo_kit.diagnostics import probes
 from oraculo_kit.diagnostics.probes import examine
 from oraculo_kit.diagnostics.probes_case import Answer, Case, Finding, masked_location
 from oraculo_kit.messages import translator
 from oraculo_kit.services import services_state
+from oraculo_kit.storage import filesystems
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="Windows has no POSIX modes")
 
@@ -318,35 +319,3 @@ def test_a_kernel_whose_python_is_gone_is_a_warning(project: Path, monkeypatch: 
     write(str(project / "gone" / "python"))
     assert examined("kernel").outcome == "warning"
     assert examined("kernel").fix == "oraculo kernel install"
-
-
-def test_the_file_system_of_a_real_folder_is_known(tmp_path: Path) -> None:
-    found = filesystems.file_system(tmp_path)
-    assert found is not None
-    assert str(tmp_path.resolve()).startswith(found.mount_point)
-
-
-@pytest.mark.parametrize(
-    ("path", "kind"),
-    [
-        ("/", "ext4"),
-        ("/home/ana", "ext4"),
-        ("/mnt/rede", "nfs4"),
-        ("/mnt/rede/base", "nfs4"),
-        ("/mnt/rede2", "ext4"),
-        ("/mnt/com espaço/base", "cifs"),
-        ("/twice/x", "tmpfs"),
-    ],
-)
-def test_the_deepest_mount_holds_a_path(path: str, kind: str) -> None:
-    mounts = filesystems.parse_mountinfo(
-        "22 1 8:1 / / rw shared:1 - ext4 /dev/sda1 rw\n"
-        "40 22 0:40 / /mnt/rede rw shared:2 master:3 - nfs4 servidor:/dados rw\n"
-        "41 22 0:41 / /mnt/com\\040espaço rw - cifs //servidor/dados rw\n"
-        "42 22 8:2 / /twice rw - xfs /dev/sdb rw\n"
-        "43 42 0:43 / /twice rw - tmpfs tmpfs rw\n"
-        "a line that nobody understands\n"
-    )
-    found = filesystems.holding(path, mounts)
-    assert found is not None
-    assert found.kind == kind

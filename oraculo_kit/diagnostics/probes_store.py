@@ -75,7 +75,7 @@ def disk_space(case: Case) -> Answer:
 
 def file_system(case: Case) -> Answer:
     """Ask whether the base is on a file system whose locks can be trusted."""
-    from oraculo_kit.diagnostics import filesystems
+    from oraculo_kit.storage import filesystems
 
     _ = case.translate
     folder = case.folder

@@ -31,7 +31,15 @@ def check_not_behind(catalog: Catalog, remembered: int) -> None:
         )
 
 
-def check_not_lost(folder: Path, remembered: int) -> None:
+def is_catalog(path: Path) -> bool:
+    """Tell whether there is a file with something in it; of an empty one SQLite throws the log away.
+
+    SQLite takes a file of one byte for an empty one.
+    """
+    return path.is_file() and path.stat().st_size > 1
+
+
+def check_not_lost(folder: Path, remembered: int, *, holds_nothing: bool = False) -> None:
     """Refuse a store that has everything but its catalog.
 
     Parameters
@@ -40,6 +48,8 @@ def check_not_lost(folder: Path, remembered: int) -> None:
         The store's folder.
     remembered : int
         `WriterLock.commit_number`.
+    holds_nothing : bool
+        SQLite found no table in the catalog: its creator was killed, or the log that held all of it is lost.
 
     Raises
     ------
@@ -47,12 +57,13 @@ def check_not_lost(folder: Path, remembered: int) -> None:
         When the catalog is missing or empty, and commits, segments or a log of it exist.
     """
     path = folder / "catalog.sqlite3"
-    if path.exists() and path.stat().st_size:
+    if not holds_nothing and is_catalog(path):
         return
     segments = folder / "segments"
-    if remembered or has_log(path) or (segments.is_dir() and any(segments.iterdir())):
+    # What is in a log without effect, a killed creator may have left there.
+    if remembered or (has_log(path) and not holds_nothing) or (segments.is_dir() and any(segments.iterdir())):
         raise StoreCorruptedError(
             f"the catalog {path} is missing or empty, but {remembered} commits were made to this store, or segments "
-            "or a log of it exist. Nothing was changed. Restore the file from a copy; to start anew, remove the "
-            f"whole folder {folder}"
+            "or a log of it exist. Nothing was changed. Restore the file from a copy, with its -wal file; to start anew, "
+            f"remove the whole folder {folder}"
         )

@@ -35,6 +35,7 @@ from pathlib import Path
 from typing import Any
 
 from oraculo_kit.errors import StorageError, StoreLockTimeoutError, StoreNotFoundError, StoreReadOnlyError
+from oraculo_kit.storage.sharing import share
 
 _COMMIT_BYTES = 64  # the commit record: fixed width, so that a shorter one never leaves digits behind
 _HOLDER_BYTES = 256
@@ -100,10 +101,13 @@ class WriterLock:
             flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0)
             queue = os.open(self._queue_path, flags, 0o666)
             try:
-                self._descriptors = queue, os.open(self.path, flags, 0o666)
+                lock = os.open(self.path, flags, 0o666)
             except BaseException:
                 os.close(queue)
                 raise
+            self._descriptors = queue, lock
+            for path in (self._queue_path, self.path):
+                share(path)
         return self._descriptors
 
     @contextmanager
