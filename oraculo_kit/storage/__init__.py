@@ -20,6 +20,7 @@ def open_storage(
     *,
     durability: str = "power",
     lock_timeout: float = 60.0,
+    precision: str = "float32",
 ) -> VetorStorage:
     """Open the store at a path; no services needed.
 
@@ -35,6 +36,8 @@ def open_storage(
         What a write that returned survives: a power cut, or only a killed process.
     lock_timeout : float
         Longest wait for the writer lock, in seconds.
+    precision : {"float32", "float16"}
+        How a store that is made now holds its vectors: float16 takes half the space, and its recall is measured.
 
     Returns
     -------
@@ -59,4 +62,6 @@ def open_storage(
         # Only an embedder that somebody chose is compared on open: a store of another one can still be looked at.
         chosen = Settings.resolve().embedder
         embedder = chosen if chosen != DEFAULT_EMBEDDER else None
-    return FaissVetorStorage(location, embedder, read_only, durability=durability, lock_timeout=lock_timeout)
+    return FaissVetorStorage(
+        location, embedder, read_only, durability=durability, lock_timeout=lock_timeout, precision=precision
+    )

@@ -7,26 +7,49 @@ that an analyst can outgrow the embedded store without rewriting anything.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, overload
 
 from oraculo_kit.storage.filters import Filter
 from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.results import SearchResults
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import numpy as np
     import pandas as pd
     from langchain_core.documents import Document
     from numpy.typing import NDArray
 
     from oraculo_kit.embed import Embedder
+    from oraculo_kit.storage.compaction import CompactReport
+    from oraculo_kit.storage.feedback import Feedback
+    from oraculo_kit.storage.health import HealthReport
+    from oraculo_kit.storage.optimizing import OptimizeReport
+    from oraculo_kit.storage.reembedding import ReembedReport
+    from oraculo_kit.storage.repairing import RepairReport
     from oraculo_kit.storage.verify import VerifyReport
 
 Mode = Literal["hybrid", "vector", "text"]
 MODES: tuple[Mode, ...] = ("hybrid", "vector", "text")
+
+
+class SearchKeywords(TypedDict, total=False):
+    """Keywords of `VetorStorage.search`, for its overloads."""
+
+    mode: Mode
+    filter: Filter | None
+    min_score: float | None
+    mmr: bool | float | None
+    group_by: str | None
+    context: int
+    unique: bool
+    explain: bool
+    exact: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +70,11 @@ class StoreStats:
         Size of all files on disk.
     dimension : int
         Length of a vector; 0 while the store is empty.
+    precision : str
+        ``"float32"`` or ``"float16"``: how vectors are stored.
+    recall : float or None
+        Share of the true ten nearest that half precision finds, measured when the vectors were written; None for
+        float32, which finds all, and while nothing was measured.
     embedder : str
         Name of the embedder that built it; empty while unknown.
     commit : int
@@ -61,6 +89,8 @@ class StoreStats:
     dead: int
     bytes: int
     dimension: int
+    precision: str
+    recall: float | None
     embedder: str
     commit: int
 
@@ -160,6 +190,14 @@ class VetorStorage(abc.ABC):
     def replace_many(self, sources: Sequence[SourceDocuments]) -> None:
         """Replace many whole sources in one commit, with their ledger entries."""
 
+    @overload
+    def search(self, query: str, k: int = ..., **options: Unpack[SearchKeywords]) -> SearchResults: ...
+    @overload
+    def search(
+        self, query: list[str] | tuple[str, ...], k: int = ..., **options: Unpack[SearchKeywords]
+    ) -> list[SearchResults]: ...
+    @overload
+    def search(self, query: NDArray[Any], k: int = ..., **options: Unpack[SearchKeywords]) -> Any: ...
     @abc.abstractmethod
     def search(
         self,
@@ -168,29 +206,64 @@ class VetorStorage(abc.ABC):
         *,
         mode: Mode = "hybrid",
         filter: Filter | None = None,
+        min_score: float | None = None,
+        mmr: bool | float | None = None,
+        group_by: str | None = None,
+        context: int = 0,
+        unique: bool = False,
+        explain: bool = False,
+        exact: bool = False,
     ) -> Any:
-        """Find the chunks that answer a query best.
+        """Find the chunks that answer a query best: k hits, if there are k that meet the conditions.
+
+        A text is data, whatever is in it. Of its signs two have a meaning: ``"words in a row"`` must stand in a hit
+        like that, and ``-word`` or ``-"words"`` must not. A text without a letter or digit asks nothing and finds
+        nothing.
 
         Parameters
         ----------
-        query : str, sequence of str, or numpy.ndarray
+        query : str, list of str, or numpy.ndarray
             A text, many texts, or float32 vectors of shape (dimension,) or (n, dimension).
         k : int
-            How many hits per query.
+            How many hits per query, from 1 to 100,000.
         mode : {"hybrid", "vector", "text"}
-            Full text and vectors together, or one of them. Vectors as query are searched by vector.
+            Full text and vectors together, or one of them. Text needs no embedder. Vectors as query are searched by
+            vector.
         filter : dict, optional
             Metadata filter; see `oraculo_kit.storage.filters`.
+        min_score : float, optional
+            Only chunks whose cosine with the query is at least this, from -1 to 1; the same in every mode. (The
+            fused score and BM25 mean nothing across queries, so there is no threshold for them.) What a good value is
+            depends on the embedder: look at the ``vector_score`` of some hits.
+        mmr : bool or float, optional
+            Hits that differ from each other, by maximal marginal relevance over the stored vectors (Carbonell &
+            Goldstein, SIGIR 1998): lambda from 0 (only difference counts) to 1 (only relevance counts), True is 0.5.
+            Chosen from the best 4 k hits, at least 20. Relevance is the cosine, the fused score, or BM25 divided by
+            that of the best.
+        group_by : str, optional
+            Only the best hit of each group: a metadata key such as "source". Chunks without it are one group.
+        context : int
+            Read so many neighbouring chunks on either side too, at most 100: ``hit.before``, ``hit.after`` and
+            ``hit.context_text``, in which overlaps stand once.
+        unique : bool
+            Of chunks with the same text only the best one. False here, because a store answers for every chunk it
+            has; `oraculo_kit.search` has True, because a person wants to read a text once.
+        explain : bool
+            Tell of each hit how its score came about: ``hit.explanation``.
+        exact : bool
+            Compare the query with every vector even where the store has an approximate index.
 
         Returns
         -------
         SearchResults or list of SearchResults
-            A list when many queries were given.
+            A list when many queries were given. Empty results mean that nothing was found.
 
         Raises
         ------
         QueryError
-            For a query, k, mode or filter that cannot be understood.
+            For a query or an option that cannot be understood.
+        VectorsError
+            For a vector of another dimension than the store's.
         """
 
     def read(self, query: str, k: int = 5, filter: Filter | None = None) -> list[Document]:
@@ -201,8 +274,7 @@ class VetorStorage(abc.ABC):
         QueryError
             As `search`.
         """
-        results: SearchResults = self.search(query, k, filter=filter)
-        return results.documents
+        return self.search(query, k, filter=filter).documents
 
     @abc.abstractmethod
     def get(self, ids: Sequence[str]) -> list[Document]:
@@ -236,8 +308,101 @@ class VetorStorage(abc.ABC):
         """Return all chunks as a DataFrame with the columns id, source, ordinal, text, metadata."""
 
     @abc.abstractmethod
+    def to_parquet(self, path: str | os.PathLike[str]) -> int:
+        """Write all chunks and their vectors to a Parquet file, for pandas, DuckDB, Spark or polars.
+
+        The file holds one version of the store, and is there whole or not at all: it replaces an older one in one
+        step. Memory stays bounded (some 100 MB), however large the store is.
+
+        ========  ===================================  =================================================
+        column    type                                 content
+        ========  ===================================  =================================================
+        id        string
+        source    string                               key of the source
+        ordinal   int64                                place in its source, from 0
+        text      string
+        metadata  string                               a JSON object, ``source`` included
+        vector    fixed-size list of float32           length one; its size is the store's dimension
+        ========  ===================================  =================================================
+
+        The file's own metadata names ``oraculo_kit.embedder``, ``oraculo_kit.dimension`` and
+        ``oraculo_kit.commit``.
+
+        Parameters
+        ----------
+        path : path
+            The file, in a folder that exists.
+
+        Returns
+        -------
+        int
+            How many chunks were written.
+
+        Raises
+        ------
+        StorageError
+            When pyarrow is not installed (``pip install "oraculo_kit[parquet]"``), or the file cannot be written.
+        StoreCorruptedError
+            When a chunk is damaged, or chunks and vectors disagree; no file is left then.
+
+        Notes
+        -----
+        20,000 chunks of 800 characters with 256 dimensions take two to three seconds.
+        """
+
+    @abc.abstractmethod
+    def iter_vectors(self, batch: int = 1000) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        """Yield the ids and vectors of all chunks, `batch` at a time, without holding a version of the store.
+
+        What is written meanwhile comes at the end; what is deleted meanwhile may be missing.
+
+        Parameters
+        ----------
+        batch : int
+            Chunks per step.
+
+        Yields
+        ------
+        ids : list of str
+        vectors : numpy.ndarray
+            float32, shape (len(ids), dimension), rows of length one; a copy.
+
+        Raises
+        ------
+        QueryError
+            When `batch` is not a whole number of at least 1.
+        """
+
+    @abc.abstractmethod
+    def vectors(self, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+        """Return the vectors of chunks as they are stored.
+
+        Parameters
+        ----------
+        ids : sequence of str
+
+        Returns
+        -------
+        ids : list of str
+            Those that exist, in the order given; unknown ones are left out.
+        vectors : numpy.ndarray
+            float32, shape (len(ids), dimension), rows of length one; a copy.
+        """
+
+    @abc.abstractmethod
     def stats(self) -> StoreStats:
         """Return figures of the store."""
+
+    @abc.abstractmethod
+    def health(self) -> HealthReport:
+        """Tell, in some milliseconds, what the store would want done: compaction, an index, space.
+
+        Returns
+        -------
+        HealthReport
+            Its `ok` tells whether there is nothing to do, its `findings` name figure and fix. For whether everything
+            stored is sound see `verify`.
+        """
 
     @abc.abstractmethod
     def verify(self) -> VerifyReport:
@@ -248,6 +413,185 @@ class VetorStorage(abc.ABC):
         VerifyReport
             Its `ok` tells whether all is well, its `problems` what is not. Damage is reported, never raised.
         """
+
+    @abc.abstractmethod
+    def repair(self) -> RepairReport:
+        """Rebuild whatever can be rebuilt, and name what is lost.
+
+        Vectors are made again by the store's embedder, from the stored texts; the full-text index and the ledger's
+        counts are made again too; damaged pages of the catalog are left behind. Chunks whose text is damaged are
+        removed, and their sources are read again by the next ingestion. What is replaced or removed is kept in the
+        folder ``damaged`` of the store, until a purge. A sound store is left alone. Killed at any point, a repair can
+        be repeated. For a store that cannot be opened there is `oraculo_kit.storage.repairing.repair_store`.
+
+        Returns
+        -------
+        RepairReport
+            Its `ok` tells whether the store is sound now; `done` and `lost` are sentences.
+
+        Raises
+        ------
+        StoreCorruptedError
+            When nothing can be rebuilt: the catalog is missing, or is no database any more.
+        StorageError
+            When the disk refuses.
+        """
+
+    @abc.abstractmethod
+    def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        """Copy one version of the store, beside readers and writers, to a store of its own.
+
+        It can be opened, copied and archived, and put back with `oraculo_kit.storage.copies.restore_store`. It is there
+        whole or not at all.
+
+        Parameters
+        ----------
+        path : path
+            A folder that does not exist, or is empty.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder of the copy.
+
+        Raises
+        ------
+        StoreLocationError
+            When something stands at `path`, or it lies inside the store.
+        StoreCorruptedError
+            When a segment is damaged or missing: the copy would be, too.
+        StorageError
+            When the disk refuses; nothing is left behind then.
+        """
+
+    @abc.abstractmethod
+    def compact(self, *, purge: bool = False) -> CompactReport:
+        """Merge what many small writes left, drop what was deleted, and give the space back.
+
+        Safe beside readers and writers of other processes; interrupted at any point it changes nothing.
+
+        Parameters
+        ----------
+        purge : bool
+            Also erase what was deleted: no text or vector of it remains in any file of the store (for duties such as
+            the LGPD's). Writers wait for about 3 s per million chunks. Copies made before are not touched.
+
+        Returns
+        -------
+        CompactReport
+
+        Raises
+        ------
+        StorageError
+            When another process is compacting the store, or the disk refuses.
+        StoreLockTimeoutError
+            When a purge finds no moment without readers.
+        """
+
+    @abc.abstractmethod
+    def optimize(self, recall: float = 0.95, queries: NDArray[np.float32] | None = None) -> OptimizeReport:
+        """Make searches of a large store many times faster, at a recall that is measured.
+
+        Compacts first, then builds an approximate index for each segment of 50,000 vectors and more, tuned on held-out
+        queries against exact results. Scores stay exact; of the true best a share of `recall` is found. What is written
+        later is searched exactly, and found at once; `health` says when calling this again is worth it.
+
+        Parameters
+        ----------
+        recall : float
+            Share of the true ten nearest to be found, from 0.5 to 1.
+        queries : numpy.ndarray, optional
+            float32, shape (n, dimension): vectors of real past queries to tune on; made from stored rows by default.
+
+        Returns
+        -------
+        OptimizeReport
+            With measured recall and time per query; its `reached` tells whether every index has the recall asked for.
+
+        Raises
+        ------
+        QueryError
+            For a recall out of range.
+        StorageError
+            When another process is optimising or compacting the store, or the disk refuses.
+        """
+
+    @abc.abstractmethod
+    def create_filter_index(self, key: str) -> bool:
+        """Make filters on a metadata key fast; for keys that are asked for often.
+
+        Results are the same with and without. The index stays in step with every later write. Making one for a million
+        chunks took 2.5 s of CPU time on one core, with the writer lock held: readers go on, writers wait.
+
+        Parameters
+        ----------
+        key : str
+            A metadata key; no chunk need have it yet. ``source`` needs none.
+
+        Returns
+        -------
+        bool
+            False when there was one already; nothing is done then.
+
+        Raises
+        ------
+        FilterError
+            When a filter could not ask for the key: it is no text, or begins with ``$``.
+        StoreReadOnlyError
+        """
+
+    @abc.abstractmethod
+    def drop_filter_index(self, key: str) -> bool:
+        """Drop the index of a metadata key; filters on it read all chunks again.
+
+        Returns
+        -------
+        bool
+            False when there was none.
+
+        Raises
+        ------
+        FilterError, StoreReadOnlyError
+        """
+
+    @abc.abstractmethod
+    def filter_indexes(self) -> list[str]:
+        """Return the metadata keys that have a filter index, sorted."""
+
+    @abc.abstractmethod
+    def reembed(self, embedder: Any, progress: Callable[[int, int], None] | None = None) -> ReembedReport:
+        """Embed every stored text anew with another model, and change over to it in one commit.
+
+        Until that commit every search sees the old version, and other processes may write. A run that was stopped or
+        killed is taken up where it was by the next call with the same model.
+
+        Parameters
+        ----------
+        embedder : Embedder, Embeddings or str
+        progress : callable, optional
+            Called with (chunks done, chunks in all).
+
+        Returns
+        -------
+        ReembedReport
+
+        Raises
+        ------
+        EmbeddingError
+            The model failed; the store is as it was, and what was embedded so far is kept for the next call.
+        StorageError
+            When another process is at it, or the disk refuses.
+        StoreLockTimeoutError
+            When others write so much that the change never comes to an end.
+        """
+
+    @abc.abstractmethod
+    def add_feedback(self, feedback: Feedback) -> int:
+        """Keep a verdict on an answer, in a commit of its own, and return its number."""
+
+    @abc.abstractmethod
+    def feedback(self) -> list[Feedback]:
+        """Return all verdicts, oldest first."""
 
     @abc.abstractmethod
     def __len__(self) -> int:

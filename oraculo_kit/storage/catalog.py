@@ -35,60 +35,7 @@ from oraculo_kit.errors import (
     StoreReadOnlyError,
 )
 from oraculo_kit.storage.forks import gate
-from oraculo_kit.storage.fulltext import FTS_TOKENIZER
-
-FORMAT = 1
-APPLICATION_ID = 0x4F52414B  # "ORAK", so that `file` and we can tell a catalog from any other database
-
-_SCHEMA = """
-CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
-CREATE TABLE sources(
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    key TEXT NOT NULL UNIQUE,
-    content_hash TEXT,
-    bytes INTEGER,
-    mtime_ns INTEGER,
-    pipeline TEXT NOT NULL,
-    run TEXT NOT NULL,
-    language TEXT,
-    metadata TEXT NOT NULL,
-    chunk_count INTEGER NOT NULL,
-    written_at TEXT NOT NULL
-);
-CREATE TABLE chunks(
-    number INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    source INTEGER NOT NULL REFERENCES sources(id),
-    ordinal INTEGER NOT NULL,
-    inherits INTEGER NOT NULL,
-    checksum INTEGER NOT NULL,
-    metadata TEXT NOT NULL,
-    text TEXT NOT NULL
-);
-CREATE INDEX chunks_by_source ON chunks(source, ordinal);
-CREATE TABLE metadata_keys(key TEXT PRIMARY KEY, in_chunks INTEGER NOT NULL, in_sources INTEGER NOT NULL) WITHOUT ROWID;
-CREATE TABLE pending(number INTEGER PRIMARY KEY, checksum INTEGER NOT NULL, vector BLOB NOT NULL);
-CREATE TABLE tombstones(number INTEGER PRIMARY KEY, commit_number INTEGER NOT NULL);
-CREATE INDEX tombstones_by_commit ON tombstones(commit_number);
-CREATE TABLE segments(
-    name TEXT PRIMARY KEY,
-    rows INTEGER NOT NULL,
-    bytes INTEGER NOT NULL,
-    digest TEXT NOT NULL
-) WITHOUT ROWID;
-CREATE TABLE claims(
-    name TEXT PRIMARY KEY,
-    purpose TEXT NOT NULL,
-    host TEXT NOT NULL,
-    pid INTEGER NOT NULL,
-    started REAL NOT NULL
-) WITHOUT ROWID;
-"""
-# Contentless: only the index is kept, and a row can be deleted without deriving its stems again.
-_FULL_TEXT = (
-    "CREATE VIRTUAL TABLE chunk_text USING "
-    f"fts5(stems, content='', contentless_delete=1, tokenize=\"{FTS_TOKENIZER}\")"
-)
+from oraculo_kit.storage.schema import APPLICATION_ID, FORMAT, FULL_TEXT, SCHEMA, migrate
 
 _abandoned: list[apsw.Connection] = []  # see the module docstring on forks
 
@@ -163,8 +110,8 @@ class Catalog:
             self.db.pragma("auto_vacuum", "INCREMENTAL")
             self.db.pragma("journal_mode", "WAL")
             with self.writing():
-                self.db.execute(_SCHEMA)
-                self.db.execute(_FULL_TEXT)
+                self.db.execute(SCHEMA)
+                self.db.execute(FULL_TEXT)
                 self.db.pragma("application_id", APPLICATION_ID)
                 self.db.pragma("user_version", FORMAT)
                 self.db.executemany("INSERT INTO meta VALUES (?, ?)", list(values.items()))
@@ -181,26 +128,64 @@ class Catalog:
         with translated(self.path):
             return int(self.one("SELECT count(*) FROM sqlite_schema")) == 0
 
+    def version(self) -> int:
+        """Return the format of the catalog.
+
+        Raises
+        ------
+        StoreFormatError
+            When the file is not a catalog, or one of a newer format.
+        StoreCorruptedError
+        """
+        with translated(self.path):
+            application, version = self.db.pragma("application_id"), self.db.pragma("user_version")
+        if application != APPLICATION_ID and self.is_empty():
+            raise StoreCorruptedError(
+                f"the catalog {self.path} holds nothing: its -wal file is lost, or whoever made it was ended early. Put "
+                "the -wal file back; a store that never held anything becomes one when it is opened for writing"
+            )
+        if application != APPLICATION_ID:
+            raise StoreFormatError(
+                f"{self.path} is a SQLite database, but not a catalog of oraculo_kit. Choose another folder "
+                "for the store (ORACULO_STORE)"
+            )
+        if not isinstance(version, int) or not 1 <= version <= FORMAT:
+            raise StoreFormatError(
+                f"the store {self.path.parent} has format {version}, and this oraculo_kit reads up to {FORMAT}. "
+                "Upgrade: pip install --upgrade oraculo_kit"
+            )
+        return version
+
     def check_format(self) -> None:
-        """Refuse a file that is not a catalog, or one of a newer format.
+        """Refuse a file that is not a catalog of this format.
 
         Raises
         ------
         StoreFormatError
         StoreCorruptedError
         """
+        version = self.version()
+        if version != FORMAT:
+            raise StoreFormatError(
+                f"the store {self.path.parent} has format {version}, and this oraculo_kit works with {FORMAT}. Open "
+                "it once for writing to bring it forward: `oraculo status` does, in seconds, and nothing is lost. "
+                "Of a folder that may not be written make a copy first"
+            )
+
+    def bring_forward(self) -> bool:
+        """Bring a catalog of an earlier format to this one, in one transaction; return whether it was one."""
+        version = self.version()
+        if version == FORMAT:
+            return False
         with translated(self.path):
-            application, version = self.db.pragma("application_id"), self.db.pragma("user_version")
-        if application != APPLICATION_ID:
-            raise StoreFormatError(
-                f"{self.path} is a SQLite database, but not a catalog of oraculo_kit. Choose another folder "
-                "for the store (ORACULO_STORE)"
-            )
-        if not isinstance(version, int) or version > FORMAT:
-            raise StoreFormatError(
-                f"the store {self.path.parent} has format {version}, and this oraculo_kit reads up to {FORMAT}. "
-                "Upgrade: pip install --upgrade oraculo_kit"
-            )
+            # Outside the transaction, where alone it works: a table may be made anew under its name.
+            self.db.pragma("legacy_alter_table", True)
+            try:
+                with self.writing():
+                    migrate(self.db, version)
+            finally:
+                self.db.pragma("legacy_alter_table", False)
+        return True
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -250,10 +235,15 @@ class Catalog:
             self.db.create_scalar_function(name, function, deterministic=True)
             self._functions.add(name)
 
-    def checkpoint(self, *, truncate: bool = False) -> None:
+    def checkpoint(self, *, truncate: bool = False) -> bool:
         """Move the log's pages into the database file. Call it with the writer lock held.
 
         Readers that still use old pages are not waited for: what is left goes with the next checkpoint.
+
+        Returns
+        -------
+        bool
+            False when readers were in the way.
         """
         mode = apsw.SQLITE_CHECKPOINT_TRUNCATE if truncate else apsw.SQLITE_CHECKPOINT_PASSIVE
         self.db.set_busy_timeout(0)
@@ -262,10 +252,11 @@ class Catalog:
                 self.db.wal_checkpoint(mode=mode)
         except StoreLockTimeoutError:
             # Not an error: the log just stays as long as it is, and the next checkpoint tries again.
-            return
+            return False
         finally:
             self.db.set_busy_timeout(10_000)
         self.wal_pages = 0
+        return True
 
     def close(self) -> None:
         """Close the connection; no checkpoint is made."""
@@ -403,7 +394,18 @@ def translated(path: Path) -> Iterator[None]:
         raise StorageError(
             f"the catalog {path} cannot be opened ({exc}). Check that the folder exists and can be written"
         ) from exc
+    except apsw.IOError as exc:
+        raise StorageError(
+            f"the disk failed under {path} ({exc}). The last version of the store is whole; check the disk, then try "
+            "again"
+        ) from exc
     except apsw.Error as exc:
         raise StorageError(
-            f"SQLite refused an operation on {path}: {type(exc).__name__}: {exc}. What was stored is untouched"
+            f"SQLite refused an operation on {path}: {type(exc).__name__}: {exc}. What was stored is untouched; try "
+            "again, and check the disk and the rights of the file if that does not help"
+        ) from exc
+    except OSError as exc:
+        raise StorageError(
+            f"the system refused an operation on {exc.filename or path}: {exc.strerror or exc}. What was stored is "
+            "untouched; check the disk and the rights of the file, then try again"
         ) from exc

@@ -27,11 +27,9 @@ claim are collected later); after 5 everything happened. A commit number that wa
 from __future__ import annotations
 
 import logging
-import time
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from datetime import UTC, datetime
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,17 +37,29 @@ import numpy as np
 
 from oraculo_kit.errors import StorageError, VectorsError
 from oraculo_kit.storage.catalog import Catalog, translated
-from oraculo_kit.storage.claims import ClaimedSegment, claim_owners
+from oraculo_kit.storage.claims import ClaimedSegment, claim_owners, collect_claims, drop_claim, remove_files
+from oraculo_kit.storage.compaction import merge_small
 from oraculo_kit.storage.forks import gate
-from oraculo_kit.storage.fulltext import STEMMER_VERSION
-from oraculo_kit.storage.guards import check_not_behind, check_not_lost
+from oraculo_kit.storage.guards import check_not_behind, check_not_lost, is_catalog
 from oraculo_kit.storage.identity import EmbedderIdentity
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import read_pending
-from oraculo_kit.storage.owners import Owner
+from oraculo_kit.storage.precision import half_recall
 from oraculo_kit.storage.records import SourceWrite
-from oraculo_kit.storage.rows import bump_layout, delete_chunks, next_commit, put_source, reserve_numbers
-from oraculo_kit.storage.segments import sync_folder
+from oraculo_kit.storage.rows import (
+    bump_layout,
+    count_pending,
+    delete_chunks,
+    drop_flushed,
+    last_pending,
+    mark_flushed,
+    next_commit,
+    put_source,
+    reserve_numbers,
+)
+from oraculo_kit.storage.schema import FORMAT, first_values
+from oraculo_kit.storage.segments import sync_folder, sync_path
+from oraculo_kit.storage.sharing import share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,53 +81,76 @@ class Writer:
     durability : {"power", "process"}
     lock_timeout : float
         Seconds.
+    precision : {"float32", "float16"}
+        How the segments of a store made here hold vectors; one that exists keeps its own.
     """
 
-    def __init__(self, folder: Path, *, durability: str, lock_timeout: float) -> None:
+    def __init__(
+        self, folder: Path, *, durability: str, lock_timeout: float, precision: str = "float32"
+    ) -> None:
         self.folder = folder
         self.segments = folder / "segments"
+        self.indexes = folder / "indexes"
         self.lock = WriterLock(folder, lock_timeout)
         self._durability = durability
+        self._precision = precision
         self._catalog: Catalog | None = None
+        self._unreleased: list[ClaimedSegment] = []
 
-    def create_if_missing(self) -> None:
-        """Make an empty catalog, unless there is one.
+    def make_ready(self) -> None:
+        """Make an empty catalog where there is none, and bring one of an earlier format forward.
 
         Raises
         ------
         StoreCorruptedError
             When there is none but there must be; see `check_not_lost`.
         """
+        if self._is_ready():
+            return  # without the lock: hundreds of workers that open a store need not queue
         with translated(self._catalog_path), self.lock.held("create the store"), gate.passage():
             self.segments.mkdir(exist_ok=True)
             # Before SQLite sees the folder: it makes a missing file, and throws the log of an empty one away.
-            check_not_lost(self.folder, self.lock.commit_number())
+            remembered = self.lock.commit_number()
+            check_not_lost(self.folder, remembered)
             catalog = Catalog(self._catalog_path, create=True, durability=self._durability)
             try:
+                self._share()  # before SQLite makes the log with the catalog's rights
                 if catalog.is_empty():
-                    catalog.create_schema(
-                        {
-                            "store_id": uuid.uuid4().hex,
-                            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                            "commit": 0,
-                            "layout": 0,
-                            "dimension": None,
-                            "embedder": None,
-                            "probe": None,
-                            "stemmer": STEMMER_VERSION,
-                        }
-                    )
+                    check_not_lost(self.folder, remembered, holds_nothing=True)
+                    catalog.create_schema(first_values(self._precision))
                     # Before anything counts as stored: SQLite's journal is gone for good, and all files have names.
                     sync_folder(self.folder)
+                    self._share()
+                elif catalog.bring_forward():
+                    _log.info("the store %s was brought forward to format %d", self.folder, FORMAT)
             finally:
                 catalog.close()
+
+    def _is_ready(self) -> bool:
+        path = self._catalog_path
+        if not (self.segments.is_dir() and is_catalog(path)):
+            return False
+        if not all(os.access(each, os.W_OK) for each in (self.folder, path, self.lock.path)):
+            return False  # the way through the lock says why
+        with gate.passage(), suppress(StorageError):  # such as a journal that only a writer can roll back
+            catalog = Catalog(path, read_only=True)
+            try:
+                return not catalog.is_empty() and catalog.version() == FORMAT
+            finally:
+                catalog.close()
+        return False
+
+    def _share(self) -> None:
+        names = ("segments", "catalog.sqlite3", "catalog.sqlite3-wal", "catalog.sqlite3-shm")
+        for name in names:
+            share(self.folder / name)
 
     @property
     def _catalog_path(self) -> Path:
         return self.folder / "catalog.sqlite3"
 
     @contextmanager
-    def _transaction(self, what: str) -> Iterator[Catalog]:
+    def transaction(self, what: str) -> Iterator[Catalog]:
         """Hold the lock and one write transaction; after its commit note the commit number."""
         with self.lock.held(what), gate.passage():
             catalog = self._connected()
@@ -134,6 +167,14 @@ class Writer:
                 with acknowledged("checkpoint"):
                     catalog.checkpoint(truncate=catalog.wal_pages >= TRUNCATE_PAGES)
 
+    @contextmanager
+    def exclusively(self, what: str) -> Iterator[Catalog]:
+        """Hold the lock without a transaction, for what SQLite does outside of one."""
+        with self.lock.held(what), gate.passage(), translated(self._catalog_path):
+            catalog = self._connected()
+            check_not_behind(catalog, self.lock.commit_number())
+            yield catalog
+
     def _connected(self) -> Catalog:
         # Called only while the lock's thread lock is held: one thread at a time uses the connection.
         if self._catalog is not None and self._catalog.is_outdated():
@@ -145,6 +186,7 @@ class Writer:
             except BaseException:
                 catalog.close()
                 raise
+            self._share()  # SQLite has made its files anew if somebody had removed them
             self._catalog = catalog
         return self._catalog
 
@@ -175,17 +217,20 @@ class Writer:
             if rows < SEGMENT_ROWS:
                 number, pending = self._commit(writes, embedder, rows, None)
                 continue
-            with self._transaction("claim a segment") as catalog:
-                self._check_vectors(catalog, writes, embedder)
-                segment = ClaimedSegment.claim(catalog, self.segments, "write")
+            with self.transaction("claim a segment") as catalog:
+                dimension = self._check_vectors(catalog, writes, embedder)
+                segment = ClaimedSegment.claim(catalog, self.segments, "write", dimension or 0)
                 segment.first = reserve_numbers(catalog, rows)
-            with self._released(segment):
+            with self.released(segment):
                 numbers = np.arange(segment.first, segment.first + rows, dtype=np.int64)
-                segment.write(numbers, [write.vectors for write in writes if len(write.rows)])
+                blocks = [write.vectors for write in writes if len(write.rows)]
+                segment.write(numbers, blocks, half_recall(blocks) if segment.is_half else None)
                 number, pending = self._commit(writes, embedder, rows, segment)
+        self._release_unused()
         if pending >= SEGMENT_ROWS:
             with acknowledged("flush"):
-                self.flush()
+                if self.flush():
+                    merge_small(self, 2 * SEGMENT_ROWS)
         return number
 
     def _commit(
@@ -196,15 +241,14 @@ class Writer:
         segment: ClaimedSegment | None,
     ) -> tuple[int | None, int]:
         """Make the one transaction; no number when the claim was collected while its file was written."""
-        with self._transaction(f"commit {len(writes)} sources, {rows} chunks") as catalog:
+        with self.transaction(f"commit {len(writes)} sources, {rows} chunks") as catalog:
             if segment is not None and not segment.adopt(catalog):
                 return None, 0
             dimension = self._check_vectors(catalog, writes, embedder)
             if dimension is not None:
                 catalog.set_meta("dimension", dimension)
-                if embedder is not None and catalog.meta("embedder") is None:
-                    catalog.set_meta("embedder", embedder.name)
-                    catalog.set_meta("probe", embedder.probe.astype("<f4").tobytes())
+                if embedder is not None:
+                    embedder.remember(catalog)
             number = next_commit(catalog)
             if segment is not None:
                 bump_layout(catalog)
@@ -212,7 +256,11 @@ class Writer:
             for write in writes:
                 put_source(catalog, write, first, number, pending=segment is None)
                 first += len(write.rows)
-            pending = int(catalog.one("SELECT count(*) FROM pending"))
+            pending = int(catalog.meta("pending"))
+            if segment is None:
+                pending += rows
+                catalog.set_meta("pending", pending)
+                drop_flushed(catalog, 2 * rows + 1)
         if segment is not None:
             segment.adopted = True
         return number, pending
@@ -224,68 +272,87 @@ class Writer:
         dimensions = {write.vectors.shape[1] for write in writes if len(write.rows)}
         if not dimensions:
             return None
+        if embedder is not None:
+            embedder.check(catalog, self.folder)
         stored = catalog.meta("dimension")
         if len(dimensions) > 1 or (stored is not None and dimensions != {stored}):
             raise VectorsError(
                 f"got vectors of dimension {', '.join(map(str, sorted(dimensions)))}, expected {stored or 'one'} "
                 f"as the store {self.folder} has. Use the embedder that built it"
             )
-        if embedder is not None:
-            embedder.check(catalog, self.folder)
         return int(dimensions.pop())
 
     @contextmanager
-    def _released(self, segment: ClaimedSegment) -> Iterator[None]:
+    def released(self, segment: ClaimedSegment) -> Iterator[None]:
         """Run the body; give the claim back and remove its file unless the body got it adopted."""
         try:
             yield
         finally:
             if not segment.adopted:
-                with acknowledged("release of a claim"):
-                    self._release(segment)
+                self._unreleased.append(segment)
+                self._release_unused()
+
+    def _release_unused(self) -> None:
+        # Kept when it fails, as on a full disk: a claim of a living process would keep flushes out for ever.
+        for segment in list(self._unreleased):
+            try:
+                self._release(segment)
+            except (StorageError, OSError) as exc:
+                _log.warning(
+                    "the claim of %s was not given back and will be tried again: %s", segment.path, exc
+                )
+                return
+            with suppress(ValueError):  # another thread was faster
+                self._unreleased.remove(segment)
 
     def _release(self, segment: ClaimedSegment) -> None:
-        with self._transaction("release a claim") as catalog:
+        with self.transaction("release a claim") as catalog:
             # A claim that is still there was not adopted, whatever the body came to believe: an interrupt may
             # have struck just after its commit.
-            unused = catalog.one("DELETE FROM claims WHERE name = ? RETURNING name", (segment.path.name,))
+            unused = drop_claim(catalog, segment.path.name)
         if unused:
             segment.path.unlink(missing_ok=True)
 
     def remove(self, select: Callable[[Catalog], NDArray[np.int64]], what: str) -> int:
         """Delete the chunks whose numbers `select` returns inside the transaction; return how many."""
-        with self._transaction(what) as catalog:
+        with self.transaction(what) as catalog:
             numbers = select(catalog)
             if len(numbers):
                 delete_chunks(catalog, numbers, next_commit(catalog))
         return len(numbers)
 
     def flush(self) -> bool:
-        """Move the pending vectors into a segment; return False when another process is just doing it."""
-        with self._transaction("claim a segment") as catalog:
+        """Move the pending vectors into a segment; return False when another process is just doing it.
+
+        The pending rows themselves are left to the commits that follow (`drop_flushed`): they only count as gone.
+        """
+        self._release_unused()  # a claim of our own that is left would keep us out too
+        with self.transaction("claim a segment") as catalog:
             # Without a claim of its own nobody else could tell; two flushes would store the same vectors twice.
             if any(owner.lives() for owner in claim_owners(catalog, "flush")):
                 return False
             # Whoever lives against all appearances finds the claim gone, and stores nothing.
             catalog.db.execute("DELETE FROM claims WHERE purpose = 'flush'")
             segment = ClaimedSegment.claim(catalog, self.segments, "flush")
-        with self._released(segment):
-            with self._reading() as catalog:
-                numbers, vectors = read_pending(catalog, int(catalog.meta("dimension") or 0), -1)
+        with self.released(segment):
+            with self.reading() as catalog:
+                numbers, vectors = read_pending(catalog, segment.dimension, int(catalog.meta("flushed")))
+                last = last_pending(catalog)
             if len(numbers):
-                segment.write(numbers, [vectors])
-                with self._transaction("flush") as catalog:
-                    adopted = segment.adopt(catalog)
-                    if adopted:
-                        next_commit(catalog)
-                        bump_layout(catalog)
-                        flushed = [(int(number),) for number in numbers]
-                        catalog.db.executemany("DELETE FROM pending WHERE number = ?", flushed)
-                segment.adopted = adopted
+                segment.write(numbers, [vectors], half_recall([vectors]) if segment.is_half else None)
+            with self.transaction("flush") as catalog:
+                adopted = bool(len(numbers)) and segment.adopt(catalog)
+                if last is not None and (adopted or not len(numbers)):
+                    next_commit(catalog)
+                    bump_layout(catalog)
+                    mark_flushed(catalog, numbers, last)
+                count_pending(catalog)
+            segment.adopted = adopted  # not before its commit, which may fail
         return True
 
     @contextmanager
-    def _reading(self) -> Iterator[Catalog]:
+    def reading(self) -> Iterator[Catalog]:
+        """Pin one version of the catalog on a connection of its own."""
         with gate.passage():
             reader = Catalog(self._catalog_path, read_only=True)
             try:
@@ -295,29 +362,25 @@ class Writer:
                 reader.close()
 
     def collect_garbage(self) -> list[str]:
-        """Delete claims of dead processes and files that no segment and no claim names; return the files."""
-        removed = []
+        """Delete claims of dead processes, and files that the catalog does not name; return the files."""
         # Listed first: a file that is made from now on belongs to a claim that this transaction may not see.
-        files = list(self.segments.iterdir())
-        with self._transaction("collect garbage") as catalog:
-            for name, host, pid, started in catalog.rows("SELECT name, host, pid, started FROM claims"):
-                # On another host nobody can tell; after a day no honest writer is still at it.
-                expired = time.time_ns() - int(name.partition("-")[0]) > 86_400 * 10**9
-                if expired or not Owner(host, pid, started).lives():
-                    catalog.db.execute("DELETE FROM claims WHERE name = ?", (name,))
-            named = catalog.rows("SELECT name FROM segments UNION ALL SELECT name FROM claims")
-            keep = {name for (name,) in named}
-        # After the commit, and outside the lock: a name that is free now is never used again.
-        for path in files:
-            if path.name.removesuffix(".tmp") not in keep:
-                try:
-                    path.unlink(missing_ok=True)
-                except PermissionError as exc:
-                    # Windows: still mapped by a reader; the next collection takes it.
-                    _log.debug("segment %s is still in use: %s", path.name, exc)
-                else:
-                    removed.append(path.name)
-        return removed
+        files = [*_files(self.segments), *_files(self.indexes)]
+        with self.transaction("collect garbage") as catalog:
+            keep = collect_claims(catalog)
+        return self.remove_dropped(files, keep)
+
+    def remove_dropped(self, files: Iterable[Path], keep: Collection[str] = ()) -> list[str]:
+        """Delete files that the catalog names no more, but those to `keep`; return the names of those that went."""
+        if self._durability != "power":
+            # A power cut may take the commit that dropped them back: then they are needed again.
+            with suppress(FileNotFoundError):
+                sync_path(self._catalog_path.with_name(self._catalog_path.name + "-wal"))
+        return remove_files(files, keep)
+
+    def checkpoint(self) -> None:
+        """Move the whole log into the database, as far as readers allow."""
+        with self.exclusively("checkpoint") as catalog:
+            catalog.checkpoint(truncate=True)
 
     def close(self) -> None:
         """Move the log into the database when nobody else is writing, then close."""
@@ -341,6 +404,7 @@ class Writer:
 
     def abandon(self) -> None:
         """In a forked child: let go of everything inherited."""
+        self._unreleased = []
         if self._catalog is not None:
             self._catalog.abandon()
             self._catalog = None
@@ -354,3 +418,7 @@ def acknowledged(what: str) -> Iterator[None]:
         yield
     except (StorageError, OSError) as exc:
         _log.warning("the write is stored, but the %s after it failed and will be tried again: %s", what, exc)
+
+
+def _files(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []

@@ -20,8 +20,9 @@ import json
 import logging
 import os
 import threading
+import time
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,23 +32,36 @@ from oraculo_kit.embed import Embedder
 from oraculo_kit.errors import (
     QueryError,
     SettingsError,
-    StorageError,
     StoreClosedError,
     StoreNotFoundError,
     StoreReadOnlyError,
 )
 from oraculo_kit.storage.base import Mode, SourceDocuments, SourceRow, StoreStats, VetorStorage
 from oraculo_kit.storage.commit import Writer
+from oraculo_kit.storage.compaction import CompactReport
+from oraculo_kit.storage.compaction import compact as compact_store
+from oraculo_kit.storage.copies import copy_store
+from oraculo_kit.storage.export import vector_pages, vectors_by_id, write_parquet
+from oraculo_kit.storage.feedback import Feedback, insert_feedback, read_feedback
+from oraculo_kit.storage.filter_indexes import checked_key, create_index, drop_index, indexed_keys
 from oraculo_kit.storage.filters import CompiledFilter, Filter
+from oraculo_kit.storage.folders import make_folder, refuse_network
 from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.guards import check_not_behind, check_not_lost
+from oraculo_kit.storage.health import HealthReport, examine
 from oraculo_kit.storage.identity import EmbedderIdentity, embedder_mismatch
 from oraculo_kit.storage.lock import WriterLock
+from oraculo_kit.storage.optimizing import OptimizeReport
+from oraculo_kit.storage.optimizing import optimize as optimize_store
+from oraculo_kit.storage.options import SearchOptions
 from oraculo_kit.storage.prepare import check_vectors, prepare_source
+from oraculo_kit.storage.purging import purge as purge_store
 from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
+from oraculo_kit.storage.reembedding import ReembedReport, reembed_store
+from oraculo_kit.storage.repairing import RepairReport, repair_store
+from oraculo_kit.storage.rows import next_commit, numbers_of_ids
 from oraculo_kit.storage.searching import Searcher
-from oraculo_kit.storage.segments import sync_folder
-from oraculo_kit.storage.snapshot import Reader, matching
+from oraculo_kit.storage.snapshot import Reader, check_source, matching
 from oraculo_kit.storage.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -77,11 +91,16 @@ class FaissVetorStorage(VetorStorage):
         ``"process"``: it survives a killed process; the last ones may be lost in a power cut.
     lock_timeout : float
         Longest wait for the writer lock, in seconds.
+    precision : {"float32", "float16"}
+        How a store that is made now holds its vectors; one that exists keeps what it has. Half precision takes half
+        the space and scans in half the time; what it costs is measured at every write and told by `stats`.
 
     Raises
     ------
     StoreNotFoundError
         When `read_only` and there is no store.
+    StoreLocationError
+        When it lies on a network file system, and not `read_only`.
     StoreCorruptedError, StoreFormatError
         When what is there cannot be trusted or read; nothing is changed then.
     EmbedderMismatchError
@@ -105,20 +124,26 @@ class FaissVetorStorage(VetorStorage):
         *,
         durability: str = "power",
         lock_timeout: float = 60.0,
+        precision: str = "float32",
     ) -> None:
         if durability not in ("power", "process"):
             raise SettingsError(f"durability is {durability!r}, expected 'power' or 'process'")
+        if precision not in ("float32", "float16"):
+            raise SettingsError(f"precision is {precision!r}, expected 'float32' or 'float16'")
         self.location = os.path.abspath(location)
         self.read_only = read_only
         self.embedder = embedder if isinstance(embedder, Embedder) else Embedder(embedder or "wordllama")
         self._folder = Path(self.location)
         self._identity: EmbedderIdentity | None = None
+        self._identity_seen: tuple[Any, ...] | None = None
         self._identity_lock = threading.Lock()
         self._closed = False
         self._reader = Reader(self._folder, read_only=read_only)
-        self._searcher = Searcher(self.location, self._reader, self._embedded_queries)
+        self._searcher = Searcher(self.location, self._reading, self._embedded_queries)
         self._writer = (
-            None if read_only else Writer(self._folder, durability=durability, lock_timeout=lock_timeout)
+            None
+            if read_only
+            else Writer(self._folder, durability=durability, lock_timeout=lock_timeout, precision=precision)
         )
         with gate.passage():  # a fork sees either the store that is not open yet, or one that it can close
             _open_stores.add(self)
@@ -132,8 +157,9 @@ class FaissVetorStorage(VetorStorage):
         # Before any look at the catalog; see check_not_behind.
         remembered = WriterLock(self._folder, 0).commit_number()
         if self._writer is not None:
-            _make_folder(self._folder)
-            self._writer.create_if_missing()
+            refuse_network(self._folder)
+            make_folder(self._folder)
+            self._writer.make_ready()
         else:
             check_not_lost(self._folder, remembered)
             catalog = self._folder / "catalog.sqlite3"
@@ -166,13 +192,15 @@ class FaissVetorStorage(VetorStorage):
         return self._reader
 
     def _checked_identity(self) -> EmbedderIdentity:
-        """Return the embedder's identity, compared with the store's once per process."""
+        """Return the embedder's identity, compared with the store's whenever that may have changed."""
         with self._identity_lock:
             if self._identity is None:
-                identity = EmbedderIdentity(self.embedder.name, self.embedder.probe())
-                with self._reading().pin() as snapshot:
-                    identity.check(snapshot.catalog, self._folder)
-                self._identity = identity
+                self._identity = EmbedderIdentity(self.embedder.name, self.embedder.probe())
+            with self._reading().pin() as snapshot:
+                seen = (snapshot.manifest.epoch, snapshot.manifest.embedder, snapshot.catalog.meta("probe"))
+                if seen != self._identity_seen:
+                    self._identity.check(snapshot.catalog, self._folder)
+                    self._identity_seen = seen
             return self._identity
 
     def _vectors_for(self, texts: list[str]) -> tuple[NDArray[np.float32], EmbedderIdentity]:
@@ -245,9 +273,24 @@ class FaissVetorStorage(VetorStorage):
         if writes:
             writer.commit(writes, self._checked_identity())
 
-    def search(self, query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None) -> Any:
+    def search(
+        self,
+        query: Any,
+        k: int = 5,
+        *,
+        mode: Mode = "hybrid",
+        filter: Filter | None = None,
+        min_score: float | None = None,
+        mmr: bool | float | None = None,
+        group_by: str | None = None,
+        context: int = 0,
+        unique: bool = False,
+        explain: bool = False,
+        exact: bool = False,
+    ) -> Any:
         self._reading()
-        return self._searcher.search(query, k, mode=mode, filter=filter)
+        options = SearchOptions(k, mode, filter, min_score, mmr, group_by, context, unique, explain, exact)
+        return self._searcher.search(query, options)
 
     def _embedded_queries(self, texts: list[str]) -> NDArray[np.float32]:
         self._checked_identity()
@@ -258,13 +301,10 @@ class FaissVetorStorage(VetorStorage):
             return [_document(chunk) for chunk in snapshot.chunks_by_id(list(ids))]
 
     def remove(self, ids: Sequence[str]) -> int:
-        wanted = json.dumps(list(ids))
+        wanted = list(ids)
 
         def select(catalog: Catalog) -> NDArray[np.int64]:
-            rows = catalog.rows(
-                "SELECT number FROM chunks WHERE id IN (SELECT value FROM json_each(?))", (wanted,)
-            )
-            return np.array([number for (number,) in rows], np.int64)
+            return numbers_of_ids(catalog, wanted)
 
         return self._writing().remove(select, "remove chunks")
 
@@ -283,12 +323,14 @@ class FaissVetorStorage(VetorStorage):
     def sources(self) -> list[SourceRow]:
         with self._reading().pin() as snapshot:
             rows = snapshot.catalog.rows(
-                "SELECT key, chunk_count, language, written_at, metadata, content_hash, bytes, mtime_ns, "
+                "SELECT key, chunk_count, language, written_at, metadata, checksum, content_hash, bytes, mtime_ns, "
                 "pipeline, run FROM sources ORDER BY key"
             )
+            for key, _, language, _, metadata, checksum, *_ in rows:
+                check_source(snapshot.catalog, key, metadata, language, checksum)
         return [
             SourceRow(key, chunks, language, written_at, json.loads(metadata), LedgerEntry(*ledger))
-            for key, chunks, language, written_at, metadata, *ledger in rows
+            for key, chunks, language, written_at, metadata, _, *ledger in rows
         ]
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
@@ -324,6 +366,15 @@ class FaissVetorStorage(VetorStorage):
                 after = chunks[-1].number
         return pd.DataFrame(rows, columns=["id", "source", "ordinal", "text", "metadata"])
 
+    def to_parquet(self, path: str | os.PathLike[str]) -> int:
+        return write_parquet(self._reading(), path)
+
+    def iter_vectors(self, batch: int = 1000) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
+        return vector_pages(self._reading, batch)
+
+    def vectors(self, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
+        return vectors_by_id(self._reading(), ids)
+
     def stats(self) -> StoreStats:
         with self._reading().pin() as snapshot:
             catalog, manifest = snapshot.catalog, snapshot.manifest
@@ -332,17 +383,85 @@ class FaissVetorStorage(VetorStorage):
                 chunks=snapshot.count(),
                 sources=int(catalog.one("SELECT count(*) FROM sources")),
                 segments=len(manifest.segments),
-                pending=len(manifest.pending_numbers),
+                pending=int(manifest.alive(manifest.pending_numbers).sum()),
                 dead=len(manifest.dead),
                 bytes=_size_of(self._folder),
                 dimension=manifest.dimension,
+                precision=catalog.meta("precision"),
+                recall=catalog.one(
+                    "SELECT sum(recall * rows) / sum(iif(recall IS NULL, 0, rows)) FROM segments"
+                ),
                 embedder=catalog.meta("embedder") or "",
                 commit=manifest.commit,
             )
 
+    def compact(self, *, purge: bool = False) -> CompactReport:
+        writer, started, before = self._writing(), time.perf_counter(), self.stats()
+        dropped = purge_store(writer) if purge else compact_store(writer)
+        after = self.stats()
+        return CompactReport(
+            location=self.location,
+            segments_before=before.segments,
+            segments=after.segments,
+            dropped=dropped,
+            bytes_before=before.bytes,
+            bytes=after.bytes,
+            purged=purge,
+            seconds=time.perf_counter() - started,
+        )
+
+    def optimize(self, recall: float = 0.95, queries: NDArray[np.float32] | None = None) -> OptimizeReport:
+        writer = self._writing()
+        if queries is not None:
+            queries = check_vectors(queries, len(queries))
+        return optimize_store(writer, recall, queries)
+
+    def create_filter_index(self, key: str) -> bool:
+        if checked_key(key) in self.filter_indexes():
+            return False  # without the lock
+        with self._writing().transaction("create a filter index") as catalog:
+            return create_index(catalog, key)
+
+    def drop_filter_index(self, key: str) -> bool:
+        with self._writing().transaction("drop a filter index") as catalog:
+            return drop_index(catalog, key)
+
+    def filter_indexes(self) -> list[str]:
+        with self._reading().pin() as snapshot:
+            return indexed_keys(snapshot.catalog)
+
+    def reembed(self, embedder: Any, progress: Callable[[int, int], None] | None = None) -> ReembedReport:
+        writer = self._writing()
+        model = embedder if isinstance(embedder, Embedder) else Embedder(embedder)
+        identity = EmbedderIdentity(model.name, model.probe())
+        report = reembed_store(writer, self._reading(), model, identity, progress)
+        with self._identity_lock:
+            self.embedder, self._identity, self._identity_seen = model, identity, None
+        return report
+
+    def add_feedback(self, feedback: Feedback) -> int:
+        with self._writing().transaction("keep feedback") as catalog:
+            next_commit(catalog)
+            return insert_feedback(catalog, feedback)
+
+    def feedback(self) -> list[Feedback]:
+        with self._reading().pin() as snapshot:
+            return read_feedback(snapshot.catalog)
+
+    def health(self) -> HealthReport:
+        with self._reading().pin() as snapshot:
+            return examine(self._folder, snapshot)
+
     def verify(self) -> VerifyReport:
         self._reading()
         return verify_store(self._folder)
+
+    def repair(self) -> RepairReport:
+        return repair_store(self._folder, self.embedder, lock_timeout=self._writing().lock.timeout)
+
+    def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        self._reading()
+        return copy_store(self._folder, Path(os.path.abspath(path)))
 
     def __len__(self) -> int:
         with self._reading().pin() as snapshot:
@@ -368,29 +487,6 @@ class FaissVetorStorage(VetorStorage):
         self._reader.abandon()
         if self._writer is not None:
             self._writer.abandon()
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        missing = [each for each in (folder, *folder.parents) if not each.exists()]
-        folder.mkdir(parents=True, exist_ok=True)
-        for each in missing:
-            sync_folder(
-                each.parent
-            )  # a durable store in a folder without a durable name is lost all the same
-    except (FileExistsError, NotADirectoryError) as exc:
-        raise StoreNotFoundError(
-            f"{folder} is a file or lies below one, expected a folder for the store (ORACULO_STORE)"
-        ) from exc
-    except PermissionError as exc:
-        raise StoreReadOnlyError(
-            f"cannot make the store {folder}: {exc.strerror}. Choose a folder that you may write to (ORACULO_STORE)"
-        ) from exc
-    except OSError as exc:
-        raise StorageError(
-            f"cannot make the store {folder}: {exc.strerror or exc}. Choose another folder (ORACULO_STORE), or check "
-            "the disk"
-        ) from exc
 
 
 def _document(chunk: Any) -> Document:

@@ -7,36 +7,28 @@ of segments changed (`layout`) is it built anew, and then mapped segments are re
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
-import threading
 import zlib
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from oraculo_kit.errors import StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
+from oraculo_kit.storage.indexing import SegmentIndex, load_indexes
+from oraculo_kit.storage.scanning import Best, scan, tops_of_allowed
 from oraculo_kit.storage.segments import Segment, sorted_positions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from oraculo_kit.storage.scanning import Block
+
     Numbers = NDArray[np.int64]
-    Vectors = NDArray[np.float32]
-
-# FAISS's flat scan of one query is fastest on one OpenMP thread; BLAS pays from about ten queries on (measured on
-# two cores, 384 dimensions: 1.5 to 5 times the throughput of a batch).
-_BLAS_FROM_QUERIES = 10
-
-# Up to so many rows that pass a filter are copied together and scanned (20,000 rows of 384 dimensions are
-# 31 MB); more are scanned in place through a bitmap.
-_GATHER_UP_TO = 20_000
+    Queries = NDArray[np.float32]
+    Vectors = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True)
@@ -47,11 +39,17 @@ class Manifest:
     ----------
     commit : int
         The commit that this version shows.
+    epoch : str
+        The history that the commit belongs to: a restored store has another.
+    embedder : str or None
+        Name of the embedder that made the vectors; None while unknown.
     layout : int
         Version of the list of segments.
     dimension : int
         Length of a vector; 0 while the store has none.
     segments : tuple of Segment
+    indexes : mapping of str to SegmentIndex
+        Approximate indexes by the names of their segments.
     pending_numbers, pending_vectors : numpy.ndarray
         int64 (n,) rising and float32 (n, dimension): rows that are not in a segment yet.
     dead : numpy.ndarray
@@ -59,9 +57,12 @@ class Manifest:
     """
 
     commit: int
+    epoch: str
+    embedder: str | None
     layout: int
     dimension: int
     segments: tuple[Segment, ...]
+    indexes: Mapping[str, SegmentIndex]
     pending_numbers: Numbers
     pending_vectors: Vectors
     dead: Numbers
@@ -96,9 +97,9 @@ class Manifest:
         return vectors, found
 
     def top(
-        self, queries: Vectors, k: int, allowed: Numbers | None = None
+        self, queries: Queries, k: int, allowed: Numbers | None = None, *, exact: bool = False
     ) -> tuple[NDArray[np.float32], Numbers]:
-        """Find the chunks with the highest cosine, exactly.
+        """Find the chunks with the highest cosine: exactly, but where a segment has an approximate index.
 
         Parameters
         ----------
@@ -108,26 +109,34 @@ class Manifest:
             How many per query.
         allowed : numpy.ndarray, optional
             int64, rising: search only among these numbers.
+        exact : bool
+            Scan every row, whatever indexes there are.
 
         Returns
         -------
         scores : numpy.ndarray
-            float32, shape (q, k), falling; ``-inf`` where fewer than k rows exist.
+            float32, shape (q, k), falling; ``-inf`` where fewer than k rows exist. Scores are exact in any case.
         numbers : numpy.ndarray
             int64, shape (q, k); -1 where fewer than k rows exist.
         """
-        scores: list[NDArray[np.float32]] = []
-        numbers: list[Numbers] = []
-        for block_numbers, block_vectors in self.blocks():
-            if allowed is None:
-                found = self._top_of_block(queries, k, block_numbers, block_vectors)
+        best = Best(len(queries), k)
+        scanned: list[Block] = []
+        for segment in self.segments:
+            index = None if exact else self.indexes.get(segment.name)
+            found = index.top(queries, k, self.dead, allowed) if index is not None else None
+            if found is not None:
+                best.add(*found)
             else:
-                found = _top_of_allowed(queries, k, block_numbers, block_vectors, allowed)
-            scores.append(found[0])
-            numbers.append(found[1])
-        if not scores:
-            return np.full((len(queries), k), -np.inf, np.float32), np.full((len(queries), k), -1, np.int64)
-        return _merged(np.concatenate(scores, axis=1), np.concatenate(numbers, axis=1), k)
+                scanned.append((segment.numbers, segment.vectors))
+        if len(self.pending_numbers):
+            scanned.append((self.pending_numbers, self.pending_vectors))
+        if allowed is None:
+            for numbers, vectors in scanned:
+                best.add(*self._top_of_block(queries, k, numbers, vectors))
+        else:
+            for scores, found_numbers in tops_of_allowed(scanned, queries, k, allowed):
+                best.add(scores, found_numbers)
+        return best.merged()
 
     def _top_of_block(
         self, queries: Vectors, k: int, numbers: Numbers, vectors: Vectors
@@ -139,7 +148,7 @@ class Manifest:
         spare = min(dead_here, k + 64)
         while True:
             wanted = min(rows, k + spare)
-            scores, positions = _scan(queries, vectors, wanted)
+            scores, positions = scan(queries, vectors, wanted)
             found = numbers[positions]
             if not dead_here:
                 return scores, found
@@ -150,148 +159,6 @@ class Manifest:
                     np.where(alive, found, np.int64(-1)),
                 )
             spare = min(dead_here, spare * 4)
-
-
-def _top_of_allowed(
-    queries: Vectors, k: int, numbers: Numbers, vectors: Vectors, allowed: Numbers
-) -> tuple[NDArray[np.float32], Numbers]:
-    # `allowed` was read in the transaction that this manifest belongs to: no dead number is in it.
-    positions, here = sorted_positions(numbers, allowed)
-    positions = positions[here]
-    if len(positions) <= _GATHER_UP_TO:
-        scores, found = _scan(queries, vectors[positions], min(k, len(positions)))
-        return scores, numbers[positions][found]
-    k = min(k, len(positions))
-    scores, found = _scan_selected(queries, vectors, k, positions)
-    return scores, numbers[found]
-
-
-def _scan(queries: Vectors, vectors: Vectors, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    if k == 0:
-        return np.zeros((len(queries), 0), np.float32), np.zeros((len(queries), 0), np.int64)
-    import faiss
-
-    with _tuned(len(queries)):
-        scores, positions = faiss.knn(queries, vectors, k, faiss.METRIC_INNER_PRODUCT)
-    return scores, positions
-
-
-def _scan_selected(
-    queries: Vectors, vectors: Vectors, k: int, positions: NDArray[np.intp]
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    import faiss
-
-    wanted = np.zeros(len(vectors), np.bool_)
-    wanted[positions] = True
-    bits = np.packbits(wanted, bitorder="little")
-    scores = np.empty((len(queries), k), np.float32)
-    found = np.empty((len(queries), k), np.int64)
-    with _one_thread():
-        faiss.knn_inner_product(
-            faiss.swig_ptr(queries),
-            faiss.swig_ptr(vectors),
-            vectors.shape[1],
-            len(queries),
-            len(vectors),
-            k,
-            faiss.swig_ptr(scores),
-            faiss.swig_ptr(found),
-            faiss.IDSelectorBitmap(len(vectors), faiss.swig_ptr(bits)),
-        )
-    return scores, found
-
-
-class _BlasForBatches:
-    """FAISS's BLAS threshold is one number for the whole process: lowered while any batch runs, then restored."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._running = 0
-        self._default = 0
-
-    def __enter__(self) -> None:
-        import faiss
-
-        with self._lock:
-            if self._running == 0:
-                self._default = faiss.cvar.distance_compute_blas_threshold
-                faiss.cvar.distance_compute_blas_threshold = 1
-            self._running += 1
-
-    def __exit__(self, *_exc: object) -> None:
-        import faiss
-
-        with self._lock:
-            self._running -= 1
-            if self._running == 0:
-                faiss.cvar.distance_compute_blas_threshold = self._default
-
-    def reset(self) -> None:
-        """In a forked child: the batches that ran in the parent do not run here."""
-        import faiss
-
-        if self._running:
-            faiss.cvar.distance_compute_blas_threshold = self._default
-        self.__init__()  # type: ignore[misc]
-
-
-_blas_for_batches = _BlasForBatches()
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One OpenMP thread for the scans of the calling thread."""
-    import faiss
-
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        yield
-    finally:
-        faiss.omp_set_num_threads(threads)
-
-
-@contextmanager
-def _tuned(queries: int) -> Iterator[None]:
-    """Choose threads and BLAS for a scan of so many queries."""
-    with ExitStack() as stack:
-        if queries >= _BLAS_FROM_QUERIES:
-            stack.enter_context(_blas_for_batches)
-        if queries < _BLAS_FROM_QUERIES or _forked:
-            stack.enter_context(_one_thread())
-        yield
-
-
-# OpenMP's threads do not come along in a fork, and a scan on more than one would wait for them for ever.
-_forked = False
-
-
-def _after_fork_in_child() -> None:
-    global _forked
-    if "faiss" in sys.modules:
-        _forked = True
-        _blas_for_batches.reset()
-        logging.getLogger("oraculo_kit.storage").info(
-            "process %d was forked after a search: its searches run on one thread. Start processes by spawn or loky "
-            "to use all cores",
-            os.getpid(),
-        )
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _merged(scores: NDArray[np.float32], numbers: Numbers, k: int) -> tuple[NDArray[np.float32], Numbers]:
-    # Ties go to the smaller number (the earlier chunk), so that results do not depend on the layout.
-    order = np.lexsort((numbers, -scores), axis=1)[:, :k]
-    scores = np.take_along_axis(scores, order, axis=1)
-    numbers = np.take_along_axis(numbers, order, axis=1)
-    missing = k - scores.shape[1]
-    if missing > 0:
-        scores = np.pad(scores, ((0, 0), (0, missing)), constant_values=-np.inf)
-        numbers = np.pad(numbers, ((0, 0), (0, missing)), constant_values=-1)
-    return scores, numbers
 
 
 def load_manifest(catalog: Catalog, segments_folder: Path, last: Manifest | None) -> Manifest:
@@ -310,20 +177,33 @@ def load_manifest(catalog: Catalog, segments_folder: Path, last: Manifest | None
     StoreCorruptedError
         When a segment or a pending vector is damaged or missing.
     """
-    state = dict(catalog.rows("SELECT key, value FROM meta WHERE key IN ('commit', 'layout', 'dimension')"))
+    state = dict(
+        catalog.rows(
+            "SELECT key, value FROM meta "
+            "WHERE key IN ('commit', 'epoch', 'embedder', 'layout', 'dimension', 'flushed')"
+        )
+    )
     commit, layout, dimension = int(state["commit"]), int(state["layout"]), int(state["dimension"] or 0)
+    if last is not None and last.epoch != state["epoch"]:
+        last = None
     if last is not None and (last.commit, last.layout) == (commit, layout):
         return last
     if last is not None and last.layout == layout and last.commit <= commit and last.dimension == dimension:
-        segments = last.segments
-        after = int(last.pending_numbers[-1]) if len(last.pending_numbers) else -1
+        segments, indexes = last.segments, last.indexes
+        after = int(last.pending_numbers[-1]) if len(last.pending_numbers) else int(state["flushed"])
         kept_numbers, kept_vectors, kept_dead = last.pending_numbers, last.pending_vectors, last.dead
         since = last.commit
     else:
         known = {segment.name: segment for segment in last.segments} if last is not None else {}
         names = [name for (name,) in catalog.rows("SELECT name FROM segments ORDER BY name")]
         segments = tuple(known.get(name) or open_segment(segments_folder / name) for name in names)
-        after, since = -1, -1
+        indexes = load_indexes(
+            catalog,
+            segments_folder.parent / "indexes",
+            {segment.name: segment for segment in segments},
+            last.indexes if last is not None else {},
+        )
+        after, since = int(state["flushed"]), -1
         kept_numbers = np.zeros(0, np.int64)
         kept_vectors = np.zeros((0, dimension), np.float32)
         kept_dead = np.zeros(0, np.int64)
@@ -334,9 +214,12 @@ def load_manifest(catalog: Catalog, segments_folder: Path, last: Manifest | None
     )
     return Manifest(
         commit=commit,
+        epoch=state["epoch"],
+        embedder=state["embedder"],
         layout=layout,
         dimension=dimension,
         segments=segments,
+        indexes=indexes,
         pending_numbers=np.concatenate([kept_numbers, numbers]) if len(numbers) else kept_numbers,
         pending_vectors=np.concatenate([kept_vectors, vectors]) if len(numbers) else kept_vectors,
         dead=np.union1d(kept_dead, dead) if len(dead) else kept_dead,
@@ -379,7 +262,7 @@ def read_pending(catalog: Catalog, dimension: int, after: int) -> tuple[Numbers,
         "SELECT number, checksum, vector FROM pending WHERE number > ? ORDER BY number", (after,)
     )
     for number, checksum, blob in rows:
-        if zlib.crc32(blob) != checksum or len(blob) != dimension * 4:
+        if not isinstance(blob, bytes) or zlib.crc32(blob) != checksum or len(blob) != dimension * 4:
             raise StoreCorruptedError(
                 f"the vector of chunk number {number} in {catalog.path} is damaged. Nothing was changed. Run "
                 "`oraculo verify` to see what else is damaged; ingesting its source again mends it"

@@ -92,8 +92,10 @@ def prepare_source(
         metadata=metadata_json(shared),
         language=language if isinstance(language, str) else None,
         ledger=ledger or LedgerEntry(),
-        metadata_keys=frozenset(key for metadata in metadatas for key in metadata if key not in shared),
-        shared_keys=frozenset(shared),
+        metadata_keys=frozenset(
+            clean_text(key) for metadata in metadatas for key in metadata if key not in shared
+        ),
+        shared_keys=frozenset(map(clean_text, shared)),
     )
 
 

@@ -41,7 +41,8 @@ class LedgerEntry:
     mtime_ns : int or None
         Time of its last modification, nanoseconds since 1970.
     pipeline : str
-        Fingerprint of how it was split and embedded; another one makes the next ingestion redo it.
+        Fingerprint of how it was split and embedded; another one makes the next ingestion redo it. It ends with "|"
+        and the embedder's name.
     run : str
         Id of the ingestion run.
     """
@@ -98,10 +99,20 @@ class SourceWrite:
     metadata_keys: frozenset[str] = frozenset()
     shared_keys: frozenset[str] = frozenset()
 
+    @property
+    def checksum(self) -> int:
+        """CRC-32 over what the chunks share; see `source_checksum`."""
+        return source_checksum(self.key, self.metadata, self.language)
+
 
 def row_checksum(chunk_id: str, ordinal: int, text: str, metadata: str) -> int:
     """Return the CRC-32 that guards a chunk's row."""
     return zlib.crc32(f"{chunk_id}\0{ordinal}\0{metadata}\0{text}".encode())
+
+
+def source_checksum(key: str, metadata: str, language: str | None) -> int:
+    """Return the CRC-32 that guards what every chunk of a source shares."""
+    return zlib.crc32(f"{key}\0{language or ''}\0{metadata}".encode())
 
 
 def chunk_id(source: str, ordinal: int, text: str) -> str:

@@ -5,8 +5,9 @@ Every function runs inside the write transaction that is open.
 
 from __future__ import annotations
 
+import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -78,18 +79,20 @@ def _put_source_row(catalog: Catalog, write: SourceWrite) -> int:
     values = (
         write.key, ledger.content_hash, ledger.bytes, ledger.mtime_ns, ledger.pipeline, ledger.run,
         write.language, write.metadata, len(write.rows), datetime.now(UTC).isoformat(timespec="milliseconds"),
+        write.checksum,
     )  # fmt: skip
     on_conflict = (
         "content_hash = excluded.content_hash, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
         "pipeline = excluded.pipeline, run = excluded.run, language = excluded.language, "
-        "metadata = excluded.metadata, chunk_count = excluded.chunk_count, written_at = excluded.written_at"
+        "metadata = excluded.metadata, chunk_count = excluded.chunk_count, written_at = excluded.written_at, "
+        "checksum = excluded.checksum"
         if write.whole
         else "chunk_count = chunk_count + excluded.chunk_count, written_at = excluded.written_at"
     )
     return int(
         catalog.one(
             "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
-            "chunk_count, written_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+            "chunk_count, written_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
             f"ON CONFLICT(key) DO UPDATE SET {on_conflict} RETURNING id",
             values,
         )
@@ -103,13 +106,17 @@ def _pending_rows(numbers: range, vectors: NDArray[np.float32]) -> Iterator[tupl
 
 
 def _delete_ids(catalog: Catalog, ids: Sequence[str], commit: int) -> None:
-    old: list[int] = []
-    for chunk_id in ids:
-        old.extend(
-            number for (number,) in catalog.rows("SELECT number FROM chunks WHERE id = ?", (chunk_id,))
-        )
-    if old:
-        delete_chunks(catalog, np.array(old, np.int64), commit)
+    old = numbers_of_ids(catalog, ids)
+    if len(old):
+        delete_chunks(catalog, old, commit)
+
+
+def numbers_of_ids(catalog: Catalog, ids: Sequence[str]) -> NDArray[np.int64]:
+    """Return the numbers of the chunks with these ids; unknown ids are left out."""
+    rows = catalog.rows(
+        "SELECT number FROM chunks WHERE id IN (SELECT value FROM json_each(?))", (json.dumps(ids),)
+    )
+    return np.array([number for (number,) in rows], np.int64)
 
 
 def delete_chunks(catalog: Catalog, numbers: NDArray[np.int64], commit: int) -> None:
@@ -138,9 +145,88 @@ def delete_chunks(catalog: Catalog, numbers: NDArray[np.int64], commit: int) -> 
 def delete_numbers(catalog: Catalog, numbers: Sequence[int], commit: int) -> None:
     """Delete rows of chunks, full text and pending vectors, and leave tombstones for the readers."""
     plain = [(number,) for number in numbers]
+    flushed = int(catalog.meta("flushed"))
     catalog.db.executemany("DELETE FROM chunk_text WHERE rowid = ?", plain)
+    catalog.db.executemany(
+        "INSERT OR REPLACE INTO tombstones VALUES "
+        "(?1, ?2, ?1 > ?3 AND EXISTS (SELECT 1 FROM pending WHERE number = ?1))",
+        [(number, commit, flushed) for number in numbers],
+    )
     catalog.db.executemany("DELETE FROM pending WHERE number = ?", plain)
     catalog.db.executemany("DELETE FROM chunks WHERE number = ?", plain)
-    catalog.db.executemany(
-        "INSERT OR REPLACE INTO tombstones VALUES (?, ?)", [(number, commit) for (number,) in plain]
+
+
+def drop_flushed(catalog: Catalog, limit: int) -> None:
+    """Delete up to `limit` pending vectors that a segment holds since the last flush.
+
+    Spread over the commits that follow a flush: to delete them all in the flush would make one write wait long.
+    """
+    catalog.db.execute(
+        "DELETE FROM pending WHERE number IN (SELECT number FROM pending WHERE number <= ? ORDER BY number LIMIT ?)",
+        (catalog.meta("flushed"), limit),
     )
+
+
+def last_pending(catalog: Catalog) -> int | None:
+    """Return the greatest number that was pending since the last flush, deleted ones included; None for none."""
+    flushed = catalog.meta("flushed")
+    greatest = [
+        catalog.one("SELECT max(number) FROM pending WHERE number > ?", (flushed,)),
+        catalog.one("SELECT max(number) FROM tombstones WHERE unsegmented AND number > ?", (flushed,)),
+    ]
+    return max((number for number in greatest if number is not None), default=None)
+
+
+def mark_flushed(catalog: Catalog, numbers: NDArray[np.int64], last: int) -> None:
+    """Note that a segment holds these vectors, so that their pending rows count as gone.
+
+    Parameters
+    ----------
+    catalog : Catalog
+    numbers : numpy.ndarray
+        int64, rising: all that were pending in an earlier version of this catalog.
+    last : int
+        `last_pending` of that version. Pending numbers rise with the commits, so whatever came to be pending since has
+        a greater number.
+    """
+    catalog.set_meta("flushed", last)
+    # Deleted while they were pending: since then, or before, when the segment does not hold them. Of the latter
+    # nobody needs to know any more: the list of segments changes, so readers make their manifest anew.
+    deleted = catalog.rows("SELECT number FROM tombstones WHERE unsegmented AND number <= ?", (last,))
+    held = np.isin([number for (number,) in deleted], numbers)
+    catalog.db.executemany(
+        "UPDATE tombstones SET unsegmented = 0 WHERE number = ?",
+        [row for row, is_held in zip(deleted, held, strict=True) if is_held],
+    )
+    forget_tombstones(
+        catalog, [number for (number,), is_held in zip(deleted, held, strict=True) if not is_held]
+    )
+
+
+def count_pending(catalog: Catalog) -> None:
+    """Count the pending vectors anew; commits only add to the figure, because counting reads all of them."""
+    count = catalog.one("SELECT count(*) FROM pending WHERE number > ?", (catalog.meta("flushed"),))
+    catalog.set_meta("pending", count)
+
+
+def forget_tombstones(catalog: Catalog, numbers: Iterable[int]) -> None:
+    """Drop the tombstones of vectors that no segment holds any more.
+
+    Not while segments of another model are staged: those may hold them. The next compaction drops them then.
+    """
+    if not catalog.one("SELECT count(*) FROM staged"):
+        catalog.db.executemany("DELETE FROM tombstones WHERE number = ?", [(number,) for number in numbers])
+
+
+def mark_deleted(catalog: Catalog, numbers: NDArray[np.int64]) -> None:
+    """Leave tombstones for those of `numbers` that are no chunks (any more)."""
+    catalog.db.execute(
+        "INSERT OR IGNORE INTO tombstones SELECT value, ?, 0 FROM json_each(?) "
+        "WHERE value NOT IN (SELECT number FROM chunks)",
+        (catalog.meta("commit"), json.dumps(numbers.tolist())),
+    )
+
+
+def drop_staged(catalog: Catalog) -> list[str]:
+    """Forget what was staged for another model, and return the files that are free now."""
+    return [name for (name,) in catalog.rows("DELETE FROM staged RETURNING name")]

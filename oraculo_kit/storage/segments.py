@@ -7,12 +7,12 @@ the same pages, and a reader needs no lock.
 File layout, little-endian::
 
     offset  0   magic b"ORACSEG1"
-            8   uint32 dimension, uint32 bytes per component (4), uint64 rows
+            8   uint32 dimension, uint32 bytes per component (4 or 2), uint64 rows
            24   uint64 offset of the vectors
            32   uint32 CRC-32 of bytes 0-31
            64   int64  chunk numbers [rows], rising
         (aligned to 64)
-                float32 vectors [rows, dimension], rows of length one (or zero)
+                float32 or float16 vectors [rows, dimension], rows of length one
 
 On open, header and size are checked, which costs nothing; the digest over the whole file stands in the
 catalog, and ``verify()`` computes it again.
@@ -29,11 +29,12 @@ import zlib
 from collections.abc import Iterable
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from oraculo_kit.errors import StoreCorruptedError
+from oraculo_kit.storage.sharing import share
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 _MAGIC = b"ORACSEG1"
 _HEADER = struct.Struct("<8sIIQQ")
 _NUMBERS_AT = 64
+_DTYPES = {4: "<f4", 2: "<f2"}
 _ALIGNMENT = 64
 
 
@@ -54,7 +56,7 @@ class Segment:
     numbers : numpy.ndarray
         int64, shape (rows,), rising: the chunks' numbers.
     vectors : numpy.ndarray
-        float32, shape (rows, dimension); read-only, backed by the file.
+        float32 or float16, shape (rows, dimension); read-only, backed by the file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -66,14 +68,14 @@ class Segment:
                 raise _damaged(path, f"it has {size} bytes, too few for a header")
             magic, dimension, width, rows, vectors_at = _HEADER.unpack_from(header)
             (checksum,) = struct.unpack_from("<I", header, _HEADER.size)
-            if magic != _MAGIC or width != 4 or checksum != zlib.crc32(header[: _HEADER.size]):
+            if magic != _MAGIC or width not in _DTYPES or checksum != zlib.crc32(header[: _HEADER.size]):
                 raise _damaged(path, "its header is not that of a segment")
             if size != vectors_at + rows * dimension * width:
                 raise _damaged(path, f"it has {size} bytes, expected {vectors_at + rows * dimension * width}")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.numbers: NDArray[np.int64] = np.frombuffer(mapped, "<i8", rows, _NUMBERS_AT)
-        self.vectors: NDArray[np.float32] = np.frombuffer(
-            mapped, "<f4", rows * dimension, vectors_at
+        self.vectors: NDArray[np.floating[Any]] = np.frombuffer(
+            mapped, _DTYPES[width], rows * dimension, vectors_at
         ).reshape(rows, dimension)
 
     def positions(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
@@ -105,7 +107,11 @@ def sorted_positions(
 
 
 def write_segment(
-    path: Path, numbers: NDArray[np.int64], blocks: Iterable[NDArray[np.float32]], dimension: int
+    path: Path,
+    numbers: NDArray[np.int64],
+    blocks: Iterable[NDArray[np.floating[Any]]],
+    dimension: int,
+    width: int = 4,
 ) -> tuple[int, str]:
     """Write a segment so that it is durable and complete under its name, or not there at all.
 
@@ -116,9 +122,11 @@ def write_segment(
     numbers : numpy.ndarray
         int64, shape (rows,), rising.
     blocks : iterable of numpy.ndarray
-        float32 blocks that make up (rows, dimension) together.
+        Blocks of floats that make up (rows, dimension) together.
     dimension : int
         Length of a vector.
+    width : {4, 2}
+        Bytes per component: float32 or float16.
 
     Returns
     -------
@@ -129,7 +137,7 @@ def write_segment(
     """
     rows = len(numbers)
     vectors_at = -(-(_NUMBERS_AT + rows * 8) // _ALIGNMENT) * _ALIGNMENT
-    header = _HEADER.pack(_MAGIC, dimension, 4, rows, vectors_at)
+    header = _HEADER.pack(_MAGIC, dimension, width, rows, vectors_at)
     header += struct.pack("<I", zlib.crc32(header))
     digest = hashlib.blake2b(digest_size=16)
     temporary = path.with_name(path.name + ".tmp")
@@ -137,14 +145,18 @@ def write_segment(
     try:
         with open(temporary, "wb") as file:
             prefix = header.ljust(_NUMBERS_AT, b"\0") + np.ascontiguousarray(numbers, "<i8").tobytes()
-            parts = (np.ascontiguousarray(block, "<f4").reshape(-1).view(np.uint8).data for block in blocks)
+            parts = (
+                np.ascontiguousarray(block, _DTYPES[width]).reshape(-1).view(np.uint8).data
+                for block in blocks
+            )
             for part in chain([memoryview(prefix.ljust(vectors_at, b"\0"))], parts):
                 file.write(part)
                 digest.update(part)
                 written += len(part)
-            if written != vectors_at + rows * dimension * 4:
+            if written != vectors_at + rows * dimension * width:
                 raise ValueError(f"{written} bytes of vectors for {rows} numbers of dimension {dimension}")
             file.flush()
+            share(temporary)
             sync_file(file.fileno())
         os.replace(temporary, path)
     except BaseException:
@@ -168,6 +180,15 @@ def sync_file(descriptor: int) -> None:
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
+
+
+def sync_path(path: Path) -> None:
+    """Force what was written to a file to the disk."""
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        sync_file(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:

@@ -27,7 +27,7 @@ from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.guards import check_not_behind, check_not_lost
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import open_segment
-from oraculo_kit.storage.records import row_checksum
+from oraculo_kit.storage.records import row_checksum, source_checksum
 from oraculo_kit.storage.segments import Segment, file_digest
 
 if TYPE_CHECKING:
@@ -263,7 +263,9 @@ class _Check:
         numbers = []
         # Row by row: a page of long texts need not fit into memory together. As bytes: damaged text may not be UTF-8.
         for number, ordinal, checksum, valid, *texts in catalog.db.execute(
-            "SELECT c.number, c.ordinal, c.checksum, json_valid(c.metadata), CAST(c.id AS BLOB), CAST(c.text AS BLOB), "
+            "SELECT c.number, c.ordinal, "
+            "iif(typeof(c.id) || typeof(c.text) || typeof(c.metadata) = 'texttexttext', c.checksum, NULL), "
+            "json_valid(c.metadata), CAST(c.id AS BLOB), CAST(c.text AS BLOB), "
             "CAST(c.metadata AS BLOB), CAST(s.key AS BLOB) "
             "FROM chunks c LEFT JOIN sources s ON s.id = c.source WHERE c.number >= ? AND c.number < ?",
             (first, end),
@@ -286,7 +288,7 @@ class _Check:
         numbers = []
         for number, checksum, vector in catalog.db.execute(
             "SELECT number, checksum, CAST(vector AS BLOB) FROM pending WHERE number >= ? AND number < ?",
-            (first, end),
+            (max(first, int(catalog.meta("flushed")) + 1), end),
         ):
             numbers.append(number)
             if vector is None or len(vector) != size or zlib.crc32(vector) != checksum:
@@ -302,12 +304,18 @@ class _Check:
             with self._page() as catalog:
                 rows = catalog.rows(
                     "SELECT s.id, CAST(s.key AS BLOB), s.chunk_count, json_valid(s.metadata), "
-                    "(SELECT count(*) FROM chunks c WHERE c.source = s.id) "
+                    "(SELECT count(*) FROM chunks c WHERE c.source = s.id), s.checksum, CAST(s.metadata AS BLOB), "
+                    "CAST(s.language AS BLOB) "
                     "FROM sources s WHERE s.id > ? ORDER BY s.id LIMIT ?",
                     (after, _SOURCES_AT_ONCE),
                 )
-            for _, key, counted, valid, there in rows:
+            for _, key, counted, valid, there, checksum, metadata, language in rows:
                 source = _text(key)
+                if source_checksum(source, _text(metadata), _text(language)) != checksum:
+                    self.found.add(
+                        f"the ledger's row of source {source!r} is damaged: its key, language or metadata does not match "
+                        "its checksum; ingesting the source again mends it"
+                    )
                 if counted != there:
                     self.found.add(
                         f"the ledger counts {counted} chunks of source {source!r}, and there are {there}"

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from oraculo_kit.errors import StorageError
+from oraculo_kit.storage import reembedding
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.claims import ClaimedSegment
 from oraculo_kit.storage.commit import Writer
@@ -96,7 +97,7 @@ def compete(folder: str, writers: int, seconds: float) -> list[dict[str, float]]
 def claim_and_wait(folder: str) -> None:
     """Claim a segment as for a large write, leave two files under its name, and wait to be killed."""
     writer = Writer(Path(folder), durability="power", lock_timeout=10)
-    with writer._transaction("claim a segment") as catalog:
+    with writer.transaction("claim a segment") as catalog:
         segment = ClaimedSegment.claim(catalog, writer.segments, "write")
     segment.path.touch()
     segment.path.with_name(segment.path.name + ".tmp").touch()
@@ -181,10 +182,10 @@ def power_cuts(folder: str, synchronous: str, every: int, policies: list[str]) -
     log: list[Operation] = []
     watching = True
 
-    def record(operation: Operation, do: Do) -> None:
+    def record(operation: Operation, do: Do) -> Any:
         if watching:
             log.append(operation)
-        do(operation.data)
+        return do(operation.data)
 
     watch(record)
     original = Path(folder) / "original"
@@ -264,13 +265,13 @@ def die_at_each_operation(folder: str, first: int, every: int) -> dict[str, Any]
                 os.kill(os.getpid(), signal.SIGKILL)
             ticks += 1
 
-        def do_or_die(operation: Operation, do: Do) -> None:
+        def do_or_die(operation: Operation, do: Do) -> Any:
             tick()
             if operation.kind == "write":
                 if ticks == death:
                     do(operation.data[: len(operation.data) // 2])
                 tick()
-            do(operation.data)
+            return do(operation.data)
 
         acknowledged.write_text("0")
         watch(do_or_die)
@@ -356,7 +357,7 @@ def kill_writers(folder: str, rounds: int, check_every: int) -> dict[str, Any]:
         if round_ % 4:  # else they may die while they open the store
             select.select([ready], [], [], 10)
         for pid in pids:
-            time.sleep(chance.random() * 0.08)
+            time.sleep(chance.random() * 0.2)
             os.kill(pid, signal.SIGKILL)
             result["kills"] += os.WTERMSIG(os.waitpid(pid, 0)[1]) == signal.SIGKILL
         with open(ready, "rb") as pipe:
@@ -602,6 +603,20 @@ def write_with_full_disk(folder: str) -> dict[str, Any]:
         result["counts"] = {source: len(texts) for source, texts in stored(store).items()}
         result["problems"] += store.verify().problems
     return result
+
+
+@command
+def reembed_slowly(folder: str) -> None:
+    """Embed a store again, a little at a time; print how much is done."""
+    from tests.storage.test_reembedding import OtherEmbeddings
+
+    def tell(done: int, _total: int) -> None:
+        print(done, flush=True)
+        time.sleep(0.2)
+
+    reembedding.STAGE_ROWS, reembedding._EMBED_ROWS = 20, 10
+    with FaissVetorStorage(folder) as store:
+        store.reembed(OtherEmbeddings(), tell)
 
 
 def main() -> None:

@@ -112,18 +112,25 @@ def flip_bit(path: Path, offset: int) -> None:
 
 
 class Child:
-    """A process that runs a function of `tests.storage.children`.
+    """A process that runs a function of `tests.storage.children`, or of another module beside it.
 
     Its arguments go there as JSON, and so does what it returns; see `result`.
     """
 
-    def __init__(self, name: str, *arguments: Any, prefix: Sequence[str] = (), **options: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        *arguments: Any,
+        prefix: Sequence[str] = (),
+        module: str = "children",
+        **options: Any,
+    ) -> None:
         self.process = subprocess.Popen(
             [
                 *prefix,
                 sys.executable,
                 "-m",
-                "tests.storage.children",
+                f"tests.storage.{module}",
                 name,
                 json.dumps(arguments, default=str),
             ],

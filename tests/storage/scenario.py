@@ -40,6 +40,8 @@ class Step(NamedTuple):
         ]
         if self.call == "remove":
             store.remove_by_metadata("source", self.source)
+        elif self.call in ("compact", "purge"):
+            store.compact(purge=self.call == "purge")
         elif self.call == "write":
             store.write(made, vectors(self.count, self.version))
         else:
@@ -47,6 +49,8 @@ class Step(NamedTuple):
 
     def after(self, state: State) -> State:
         """Return what the store holds after it."""
+        if self.call in ("compact", "purge"):
+            return state
         before = {key: texts for key, texts in state.items() if key != self.source}
         if self.call == "remove":
             return before
@@ -66,7 +70,11 @@ STEPS = [
     Step("write", "a", 2, 3),
     Step("replace", "c", 9, 2),  # flushed
     Step("remove", "d"),
+    Step("compact", ""),
     Step("write", "f", 5, 1),
+    Step("remove", "e"),
+    Step("purge", ""),
+    Step("replace", "g", 13, 1),
 ]
 STATES: list[State] = [{}]
 for _step in STEPS:

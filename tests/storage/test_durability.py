@@ -34,7 +34,7 @@ def test_a_power_cut_takes_nothing_that_was_acknowledged(
 def test_a_power_cut_may_take_the_last_writes_of_the_faster_mode_but_damages_nothing(
     tmp_path: Path, child: Callable[..., Child]
 ) -> None:
-    result = child("power_cuts", tmp_path, "NORMAL", 200, ["drop", "some"]).result()
+    result = child("power_cuts", tmp_path, "NORMAL", 200, ["drop", "names", "some"]).result()
     assert result["problems"] == []
     assert result["lost"] > 0, "if the faster mode loses nothing, the test for the safe mode proves nothing"
 

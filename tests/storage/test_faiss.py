@@ -11,8 +11,7 @@ import pytest
 from langchain_core.documents import Document
 
 from oraculo_kit.errors import EmbeddingError, QueryError, SourceError, VectorsError
-from oraculo_kit.storage import commit, open_storage
-from oraculo_kit.storage import manifest as manifests
+from oraculo_kit.storage import commit, open_storage, scanning
 from oraculo_kit.storage.base import SourceDocuments
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.records import LedgerEntry
@@ -229,15 +228,15 @@ def test_search_equals_brute_force(
         assert all(hit.text_score is None for hit in hits)
 
 
-@pytest.mark.parametrize("gather", [3, 20_000])
+@pytest.mark.parametrize("in_place_from", [0.0, 1.0])
 @pytest.mark.parametrize("queries", [1, 25])
 def test_filtered_search_equals_brute_force_over_what_passes(
     world: tuple[FaissVetorStorage, dict[str, np.ndarray]],
     monkeypatch: pytest.MonkeyPatch,
-    gather: int,
+    in_place_from: float,
     queries: int,
 ) -> None:
-    monkeypatch.setattr(manifests, "_GATHER_UP_TO", gather)
+    monkeypatch.setattr(scanning, "_IN_PLACE_FROM_SHARE", in_place_from)
     store, living = world
     by_id = {str(document.id): document.metadata for page in store.iter_documents() for document in page}
     asked = vectors(queries, 321)

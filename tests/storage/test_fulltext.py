@@ -145,39 +145,48 @@ _FREQUENCIES = {"praz": 1, "not": 90, "fiscal": 20, "municipi": 5, "servic": 12,
 @pytest.mark.parametrize(
     ("query", "expression"),
     [
-        ("prazo nota fiscal", '("praz" OR "not" OR "fiscal")'),  # the three rarest are always significant
-        (
-            "nota prazo fiscal município",
-            '("praz" OR "municipi" OR "fiscal") AND ("not" OR "praz" OR "fiscal" OR "municipi")',
-        ),
-        ("nota nota inexistente", '("not" OR "inexistent")'),
-        (
-            "nota 東京 prazo fiscal",
-            '("東 京" OR "praz" OR "fiscal") AND ("not" OR "東 京" OR "praz" OR "fiscal")',
-        ),
-        ('"nota fiscal" prazo município', '("not fiscal") AND ("not" OR "fiscal" OR "praz" OR "municipi")'),
+        ("prazo nota fiscal", '("praz")'),
+        ("nota prazo fiscal município", '("praz" OR "municipi")'),
+        ("nota fiscal", '("fiscal")'),
+        ("nota nota inexistente", None),  # what stands nowhere cannot be asked for alone
+        ("nota", None),
+        ("inexistente", None),
+        ('"nota fiscal" prazo município', None),  # the phrase is rare enough
     ],
 )
-def test_frequent_stems_only_add_to_the_score(query: str, expression: str) -> None:
-    assert parse_query(query).match_expression(_FREQUENCIES, 100) == expression
+def test_frequent_stems_only_add_to_the_score(query: str, expression: str | None) -> None:
+    assert parse_query(query).essential_expression(_FREQUENCIES, 100) == expression
 
 
-def test_every_stem_below_a_tenth_of_the_chunks_is_significant() -> None:
-    frequencies = {"alfa": 10, "beta": 10, "gama": 10, "delt": 10, "epsil": 11}
-    words = "alfa beta gama delta epsil"
-    stems = parse_query(words).stems
-    expression = parse_query(words).match_expression(dict(zip(stems, frequencies.values(), strict=True)), 100)
-    assert expression is not None
-    assert f'"{stems[3]}") AND' in expression
-    assert expression.count(f'"{stems[4]}"') == 1
+@given(counts=st.lists(st.integers(0, 200), min_size=1, max_size=10), chunks=st.integers(1, 100))
+def test_some_stem_is_always_essential_however_wrong_the_counts(counts: list[int], chunks: int) -> None:
+    words = " ".join(f"termo{number}" for number in range(len(counts)))
+    query = parse_query(words)
+    expression = query.essential_expression(dict(zip(query.stems, counts, strict=True)), chunks)
+    if expression is not None:
+        named = [int(part.strip('("termo)')) for part in expression.split(" OR ")]
+        assert 0 < len(named) < len(counts)
+        assert max(counts[number] for number in named) <= max(counts)
+        left_out = [count for number, count in enumerate(counts) if count and number not in named]
+        assert max(counts[number] for number in named) <= min(left_out)
 
 
-def test_a_match_with_a_significant_stem_keeps_its_frequent_ones(index: Index) -> None:
-    query = parse_query("caso casa amarela arquivado nota")
-    frequencies = dict.fromkeys(query.stems, 1) | {query.stems[-1]: 7}
-    expression = query.match_expression(frequencies, 7)
-    rows = index.connection.execute("SELECT rowid FROM chunk_text WHERE chunk_text MATCH ?", (expression,))
-    assert list(rows) == [(1,)]
+@pytest.mark.parametrize("query", ["", "?", "-", "-casa", '-"nota fiscal"', "\u200b", '""', "\x00", "\u0301"])
+def test_without_a_word_nothing_is_asked(query: str) -> None:
+    assert parse_query(query).asks_nothing
+    assert parse_query(query).phrase_expression() is None
+
+
+@pytest.mark.parametrize("query", ["a", "de", '"de"', "5", "-5", "東", "c++", "ª x"])
+def test_one_letter_or_digit_asks_something(query: str) -> None:
+    assert not parse_query(query).asks_nothing
+
+
+@given(query=st.text(), text=st.text())
+def test_matched_words_are_words_of_the_query(query: str, text: str) -> None:
+    parsed = parse_query(query)
+    assert set(parsed.matched(text)) <= set(parsed.words)
+    assert parsed.matched(query) == parsed.words or parsed.excluded or '"' in query or not query.isascii()
 
 
 def test_a_long_query_asks_for_its_first_64_terms() -> None:

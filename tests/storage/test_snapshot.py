@@ -12,6 +12,7 @@ import pytest
 
 from oraculo_kit.errors import QueryError, StoreCorruptedError
 from oraculo_kit.storage import manifest as manifests
+from oraculo_kit.storage import scanning
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.manifest import Manifest, load_manifest
@@ -260,7 +261,7 @@ def made(count: int, dead: list[int], split: int = 0) -> tuple[Manifest, np.ndar
     """Return a manifest of vectors numbered 10, 20, ..., all pending, and its matrix."""
     matrix = vectors(count)
     numbers = np.arange(1, count + 1) * 10
-    return Manifest(1, 0, 8, (), numbers, matrix, np.array(dead, np.int64)), matrix
+    return Manifest(1, "", None, 0, 8, (), {}, numbers, matrix, np.array(dead, np.int64)), matrix
 
 
 @pytest.mark.parametrize("queries", [1, 9, 10, 40])
@@ -283,7 +284,7 @@ def test_when_the_nearest_are_dead_more_are_fetched() -> None:
     query = vectors(1)
     matrix = np.concatenate([np.repeat(query, 500, axis=0), vectors(500, 2)])
     numbers = np.arange(1000)
-    manifest = Manifest(1, 0, 8, (), numbers, matrix, np.arange(500))
+    manifest = Manifest(1, "", None, 0, 8, (), {}, numbers, matrix, np.arange(500))
     for asked in (query, np.repeat(query, 20, axis=0)):
         _, found = manifest.top(asked, 5)
         expected = [
@@ -292,12 +293,15 @@ def test_when_the_nearest_are_dead_more_are_fetched() -> None:
         assert found[0].tolist() == expected
 
 
-@pytest.mark.parametrize("gather", [0, 20_000])
+@pytest.mark.parametrize("in_place", [0.0, 0.1, 1.0])
+@pytest.mark.parametrize("gathered", [1, 10, 1024])
 @pytest.mark.parametrize("queries", [1, 30])
-def test_a_scan_of_few_and_one_of_many_allowed_rows_are_both_exact(
-    monkeypatch: pytest.MonkeyPatch, gather: int, queries: int
+def test_every_way_to_scan_the_allowed_rows_is_exact(
+    monkeypatch: pytest.MonkeyPatch, gathered: int, in_place: float, queries: int
 ) -> None:
-    monkeypatch.setattr(manifests, "_GATHER_UP_TO", gather)
+    monkeypatch.setattr(scanning, "_GATHERED_ROWS", gathered)
+    monkeypatch.setattr(scanning, "_GATHERED_PER_HIT", 1)
+    monkeypatch.setattr(scanning, "_IN_PLACE_FROM_SHARE", in_place)
     manifest, matrix = made(300, [])
     chance = np.random.default_rng(1)
     for count in (0, 1, 7, 8, 9, 150, 300):
@@ -312,7 +316,9 @@ def test_a_scan_of_few_and_one_of_many_allowed_rows_are_both_exact(
 def test_equal_scores_come_in_the_order_of_writing() -> None:
     query = vectors(1)
     numbers = np.arange(10) * 10
-    manifest = Manifest(1, 0, 8, (), numbers, np.repeat(query, 10, axis=0), np.zeros(0, np.int64))
+    manifest = Manifest(
+        1, "", None, 0, 8, (), {}, numbers, np.repeat(query, 10, axis=0), np.zeros(0, np.int64)
+    )
     assert manifest.top(query, 10)[1][0].tolist() == numbers.tolist()
     assert manifest.top(query, 10, numbers)[1][0].tolist() == numbers.tolist()
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from oraculo_kit.storage import commit
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.records import chunk_id
-from tests.storage.kit import nearest, vectors
+from tests.storage.kit import TinyEmbeddings, nearest, vectors
 
 SOURCES = st.sampled_from(["a", "b", "c.md", "ção"])
 COLORS = st.sampled_from(["azul", "verde", 1, True, None])
@@ -128,6 +128,22 @@ class StoreMachine(RuleBasedStateMachine):
         writer = self.any_store()._writer
         assert writer is not None
         assert writer.flush()
+
+    @rule(purge=st.booleans())
+    def compact(self, purge: bool) -> None:
+        self.seed += 1
+        store = self.any_store()
+        store.compact(purge=purge)
+        stats = store.stats()
+        assert (stats.dead, stats.pending, stats.segments) == (0, 0, min(len(self.model), 1))
+
+    @rule(salt=st.sampled_from(["one", "two"]))
+    def reembed(self, salt: str) -> None:
+        self.seed += 1
+        model = TinyEmbeddings(salt=salt)
+        self.any_store().reembed(model)
+        for chunk in self.model.values():
+            chunk.vector = np.array(model.embed_query(chunk.text), np.float32)
 
     @rule()
     def reopen(self) -> None:
