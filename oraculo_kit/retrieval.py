@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from typing import TYPE_CHECKING, Any, overload
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from oraculo_kit.discovery import source_key
-from oraculo_kit.errors import SourceNotFoundError
+from oraculo_kit.errors import QueryError, SourceNotFoundError
 from oraculo_kit.services import ensure_services
+from oraculo_kit.storage.base import SearchKeywords
 
 if TYPE_CHECKING:
-    import numpy as np
     import pandas as pd
     from numpy.typing import NDArray
 
@@ -20,31 +21,66 @@ if TYPE_CHECKING:
     from oraculo_kit.storage.results import SearchResults
 
 
+class _Keywords(SearchKeywords, total=False):
+    rerank: Any
+
+
+@overload
+def search(query: str, k: int = ..., **options: Unpack[_Keywords]) -> SearchResults: ...
 @overload
 def search(
-    query: str, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
-) -> SearchResults: ...
-@overload
-def search(
-    query: list[str] | tuple[str, ...], k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
+    query: list[str] | tuple[str, ...], k: int = ..., **options: Unpack[_Keywords]
 ) -> list[SearchResults]: ...
 @overload
+def search(query: NDArray[Any], k: int = ..., **options: Unpack[_Keywords]) -> Any: ...
 def search(
-    query: NDArray[np.float32], k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None
-) -> Any: ...
-def search(query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | None = None) -> Any:
+    query: Any,
+    k: int = 5,
+    *,
+    mode: Mode = "hybrid",
+    filter: Filter | None = None,
+    min_score: float | None = None,
+    mmr: bool | float | None = None,
+    group_by: str | None = None,
+    context: int = 0,
+    unique: bool = True,
+    explain: bool = False,
+    exact: bool = False,
+    rerank: Any = None,
+) -> Any:
     """Find the chunks of the base that answer a query best.
 
     Parameters
     ----------
     query : str, list of str, or numpy.ndarray
-        A text, many texts, or float32 vectors of shape (dimension,) or (n, dimension).
+        A text, many texts, or float32 vectors of shape (dimension,) or (n, dimension). In a text, ``"words in a
+        row"`` must stand in a hit, and ``-word`` must not; nothing else is special.
     k : int
         How many hits.
     mode : {"hybrid", "vector", "text"}
         Full text and vectors together, or one of them.
     filter : dict, optional
         Metadata filter such as ``{"lang": "pt"}``; see `oraculo_kit.storage.filters`.
+    min_score : float, optional
+        Only chunks whose cosine with the query is at least this, from -1 to 1, in every mode.
+    mmr : bool or float, optional
+        Hits that differ from each other: True, or lambda from 0 (difference) to 1 (relevance).
+    group_by : str, optional
+        Only the best hit of each group, such as ``group_by="source"``.
+    context : int
+        So many neighbouring chunks on either side, in ``hit.context_text``.
+    unique : bool
+        A text that stands in the base several times is found once, at its best place.
+    explain : bool
+        Show how each score came about.
+    exact : bool
+        Use no approximate index.
+    rerank : object, optional
+        Orders the best 4 k hits (at least 20) again and keeps k: a LangChain document compressor, a cross-encoder, or
+        a function of the query and the texts that gives one score per text. Its score becomes the hit's. Needs texts
+        as queries.
+
+    `VetorStorage.search` tells more of each.
 
     Returns
     -------
@@ -54,7 +90,9 @@ def search(query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | No
     Raises
     ------
     QueryError
-        For a query, k, mode or filter that cannot be understood.
+        For a query or an option that cannot be understood.
+    RerankingError
+        When the reranker is none, or fails.
     ServicesFailedError
         When the services cannot start.
 
@@ -67,7 +105,39 @@ def search(query: Any, k: int = 5, *, mode: Mode = "hybrid", filter: Filter | No
     >>> oraculo.search("emissão de notas", k=1)[0].source
     'ajuda.md'
     """
-    return ensure_services().vetor_storage.search(query, k, mode=mode, filter=filter)
+    options = SearchKeywords(
+        mode=mode,
+        filter=filter,
+        min_score=min_score,
+        mmr=mmr,
+        group_by=group_by,
+        context=context,
+        unique=unique,
+        explain=explain,
+        exact=exact,
+    )
+    if rerank is not None:
+        return _reranked(query, k, options, rerank)
+    return ensure_services().vetor_storage.search(query, k, **options)
+
+
+def _reranked(query: Any, k: int, options: SearchKeywords, reranker: Any) -> Any:
+    from oraculo_kit.reranking import candidates, rerank
+    from oraculo_kit.storage.snapshot import MAX_K, check_k
+
+    single = isinstance(query, str)
+    texts = [query] if single else query
+    if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
+        raise QueryError(f"got {type(query).__name__} as query, and rerank needs the text of the question")
+    if options["mmr"] not in (None, False):
+        raise QueryError("got mmr and rerank, and each gives an order of its own; use one of them")
+    wanted = min(candidates(check_k(k)), MAX_K)
+    found = ensure_services().vetor_storage.search(list(texts), wanted, **options)
+    results = [
+        replace(each, hits=tuple(rerank(text, each.hits, reranker)[:k]))
+        for text, each in zip(texts, found, strict=True)
+    ]
+    return results[0] if single else results
 
 
 def sources() -> pd.DataFrame:

@@ -75,6 +75,56 @@ def test_no_query_is_syntax(base: Path, query: str) -> None:
     oraculo.search(query, k=2)
 
 
+def test_a_text_that_stands_in_two_documents_is_found_once(base: Path) -> None:
+    copy = Document("Como emitir nota fiscal de serviço", metadata={"source": "copia.md", "ano": 2024})
+    oraculo.ingest([copy], progress=False)
+    found = oraculo.search("como emitir nota fiscal", k=2)
+    assert [hit.source for hit in found][0] == "nota.md"
+    assert len({hit.text for hit in found}) == 2
+    both = oraculo.search("como emitir nota fiscal", k=2, unique=False)
+    assert {hit.source for hit in both} == {"nota.md", "copia.md"}
+
+
+def test_options_reach_the_store(base: Path) -> None:
+    assert len(oraculo.search("nota", k=3, group_by="ano")) == 2
+    assert len(oraculo.search("nota", k=3, mmr=True)) == 3
+    assert len(oraculo.search("nota", k=3, min_score=1.0)) == 0
+    hit = oraculo.search("gato", k=1, context=1, explain=True, exact=True)[0]
+    assert hit.explanation is not None
+    assert hit.context_text == hit.text
+
+
+def test_a_reranker_chooses_from_more_than_k(base: Path) -> None:
+    read: list[str] = []
+
+    def by_length(query: str, texts: list[str]) -> list[float]:
+        read.extend(texts)
+        return [-float(len(text)) for text in texts]
+
+    found = oraculo.search("nota fiscal", k=1, rerank=by_length)
+    assert len(read) == 3
+    assert (found[0].source, found[0].score) == ("gato.md", -float(len("O gato dorme no telhado")))
+    assert found[0].vector_score is not None
+    one, other = oraculo.search(["nota", "gato"], k=2, rerank=by_length, group_by="source")
+    assert one.hits[0].source == other.hits[0].source == "gato.md"
+    assert len(oraculo.search("-", rerank=by_length)) == 0
+
+
+@pytest.mark.parametrize(
+    ("query", "options", "said"),
+    [
+        (np.ones(256, np.float32), {}, "rerank needs the text of the question"),
+        ("nota", {"mmr": True}, "got mmr and rerank"),
+        ("nota", {"k": 0}, "k is 0"),
+    ],
+)
+def test_what_cannot_be_reranked_is_refused(
+    base: Path, query: object, options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(QueryError, match=said):
+        oraculo.search(query, rerank=lambda query, texts: [0.0] * len(texts), **options)  # type: ignore[call-overload]
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -94,7 +144,7 @@ def test_an_unknown_filter_key_warns_with_the_nearest(base: Path) -> None:
         assert len(oraculo.search("nota", filter={"anno": 2024})) == 0
 
 
-@pytest.mark.parametrize("query", ["", "  \n"])
+@pytest.mark.parametrize("query", ["", "  \n", "-", "\u200b", "...", "-nota"])
 def test_asking_nothing_finds_nothing(base: Path, query: str) -> None:
     assert len(oraculo.search(query)) == 0
 

@@ -2,32 +2,43 @@
 
 Both sides name candidates, the union is scored by both (the cosine of any chunk can be computed exactly), and
 `oraculo_kit.storage.ranking.fuse` orders it; then the texts of the best are read and ordered again with regard to
-their wording. A filter is resolved first, so it never costs results: k matches come back if k exist.
+their wording.
+
+**k hits come back if k exist.** A filter is resolved first. What can only be seen on a candidate itself (a phrase, an
+excluded word, ``min_score``, ``unique``, ``group_by``) may refuse some, so more texts are read, and then more
+candidates fetched, until there are enough or no chunk is left. Groups already found are left out of the next fetch,
+so that a source of a million chunks does not stand before the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from oraculo_kit.storage.filters import Filter
+from oraculo_kit.storage.candidates import Candidates, by_text, near, union
+from oraculo_kit.storage.diversity import group_key, marginal_relevance
+from oraculo_kit.storage.explaining import Explanation, Part
+from oraculo_kit.storage.frequencies import Frequencies
 from oraculo_kit.storage.fulltext import TextQuery
-from oraculo_kit.storage.ranking import RESCORED, fuse
+from oraculo_kit.storage.options import SearchOptions
+from oraculo_kit.storage.ranking import RESCORED
 from oraculo_kit.storage.snapshot import Snapshot, StoredChunk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Numbers = NDArray[np.int64]
-    Scores = NDArray[np.float64]
+    Vector = NDArray[np.float32]
 
 # Candidates of each side: enough that a chunk that is good on both sides is seen by at least one of them.
 _CANDIDATES = 50
 _CANDIDATES_PER_HIT = 4
-_STRICT_FACTOR = 4  # a phrase or an excluded word is checked on the text itself: some candidates will go
+_GROWTH = 4  # so many times more are read or fetched when there were too few
+_BLOCK = 20_000  # vectors that are copied together
+_PRUNED_FROM = 20_000  # chunks: in smaller stores a question takes under 10 ms whatever its words
 
 
 @dataclass(frozen=True)
@@ -38,49 +49,16 @@ class Ranked:
     score: float
     cosine: float | None
     bm25: float | None
-
-
-@dataclass(frozen=True)
-class _Candidates:
-    """Chunks in order, best first, with their scores; NaN where a side gave none."""
-
-    numbers: Numbers
-    scores: Scores
-    cosines: Scores
-    bm25: Scores
-
-    def ordered(self, scores: Scores) -> _Candidates:
-        # Ties go to the smaller number (the earlier chunk), so that results do not depend on the layout.
-        order = np.lexsort((self.numbers, -scores))
-        return _Candidates(self.numbers[order], scores[order], self.cosines[order], self.bm25[order])
-
-    def ranked(self, chunks: dict[int, StoredChunk], k: int) -> Iterator[Ranked]:
-        rows = zip(
-            self.numbers.tolist(),
-            self.scores.tolist(),
-            self.cosines.tolist(),
-            self.bm25.tolist(),
-            strict=True,
-        )
-        left = k
-        for number, score, cosine, bm25 in rows:
-            if left and number in chunks:
-                left -= 1
-                yield Ranked(
-                    chunks[number],
-                    score,
-                    None if np.isnan(cosine) else cosine,
-                    None if np.isnan(bm25) else bm25,
-                )
+    explanation: Explanation | None = None
 
 
 def rank(
     snapshot: Snapshot,
     queries: Sequence[TextQuery] | None,
     vectors: NDArray[np.float32] | None,
-    k: int,
-    mode: str,
-    filter: Filter | None,
+    options: SearchOptions,
+    frequencies: Frequencies,
+    chunks: int,
 ) -> list[list[Ranked]]:
     """Rank chunks for each query.
 
@@ -88,93 +66,264 @@ def rank(
     ----------
     snapshot : Snapshot
     queries : sequence of TextQuery or None
-        None when only vectors were given.
+        None when only vectors were given: then the mode is "vector".
     vectors : numpy.ndarray or None
-        float32, shape (q, dimension), rows of length one; None in text mode or while the store is empty.
-    k : int
-    mode : {"hybrid", "vector", "text"}
-    filter : dict, optional
+        float32, shape (q, dimension), rows of length one; None where cosines are not asked for, or while the store is
+        empty.
+    options : SearchOptions
+    frequencies : Frequencies
+    chunks : int
+        How many the snapshot has.
 
     Returns
     -------
     list of list of Ranked
         At most k per query, best first.
     """
-    allowed = snapshot.resolve(filter)
-    strict = any(query.is_strict for query in queries or ())
-    wanted = max(k * _CANDIDATES_PER_HIT, _CANDIDATES) * (_STRICT_FACTOR if strict else 1)
     count = len(queries) if queries is not None else len(vectors) if vectors is not None else 0
-    near: list[_Candidates] | None = None
-    if mode != "text" and vectors is not None and snapshot.manifest.dimension:
-        near = _nearest(snapshot, vectors, k if mode == "vector" and not strict else wanted, allowed)
+    if not chunks:
+        return [[] for _ in range(count)]
+    if vectors is None:
+        # If it is not text mode: the store was empty when the query should have been embedded, and somebody wrote
+        # since. What is in it now is found by its words.
+        options = replace(options, mode="text")
+    store = _Store(snapshot, options, frequencies, snapshot.resolve(options.filter), chunks)
     found: list[list[Ranked]] = []
+    batch: list[Candidates] | None = None
+    if vectors is not None and options.mode != "text" and count > 1:
+        batch = store.nearest(vectors, store.first_fetch)  # together several times as fast as one by one
     for place in range(count):
         query = queries[place] if queries is not None else None
-        if query is not None and not (query.text.strip() or query.phrases):
-            found.append([])  # nothing was asked
+        if query is not None and query.asks_nothing:
+            found.append([])
             continue
-        if mode == "vector" or query is None:
-            candidates = near[place] if near is not None else _none()
-        elif near is None or vectors is None:
-            candidates = _by_text(snapshot, query, wanted, allowed)
-        else:
-            candidates = _union(
-                snapshot, near[place], _by_text(snapshot, query, wanted, allowed), vectors[place]
+        vector = vectors[place] if vectors is not None else None
+        search = _Search(store, query, vector, batch[place] if batch is not None else None)
+        found.append(search.hits())
+    return found
+
+
+class _Store:
+    """What all queries of one search have in common."""
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        options: SearchOptions,
+        frequencies: Frequencies,
+        allowed: Numbers | None,
+        count: int,
+    ) -> None:
+        self.snapshot = snapshot
+        self.options = options
+        self.frequencies = frequencies
+        self.allowed = allowed
+        self.count = count
+
+    @property
+    def first_fetch(self) -> int:
+        """How many candidates each side names at first."""
+        wanted = self.options.pool
+        if self.options.mode == "vector" and self.options.group_by is None and not self.options.unique:
+            return wanted
+        return max(wanted * _CANDIDATES_PER_HIT, _CANDIDATES)
+
+    def nearest(
+        self, vectors: NDArray[np.float32], k: int, allowed: Numbers | None = None
+    ) -> list[Candidates]:
+        allowed = self.allowed if allowed is None else allowed
+        cosines, numbers = self.snapshot.manifest.top(vectors, k, allowed, exact=self.options.exact)
+        return [
+            near(row[row >= 0], scores[row >= 0])
+            for row, scores in zip(numbers, cosines.astype(np.float64), strict=True)
+        ]
+
+
+class _Search:
+    """One query on its way from candidates to hits."""
+
+    def __init__(
+        self, store: _Store, query: TextQuery | None, vector: Vector | None, near: Candidates | None
+    ) -> None:
+        self._store = store
+        self._options = store.options
+        self._query = query
+        self._vector = vector
+        self._allowed = store.allowed
+        self._near = near
+        self._wanted = store.first_fetch
+        self._known: list[Candidates] = []  # of earlier rounds: their groups are left out of the next ones
+        self._chunks: dict[int, StoredChunk | None] = {}  # None: read, and refused
+        self._wordings: dict[int, float] = {}
+        self._groups = -1  # how many were found in the last round
+        expression = query.phrase_expression() if query is not None else None
+        if expression is not None:
+            self._narrow(store.snapshot.text_matches(expression))  # the vectors know nothing of phrases
+        if self._options.mode == "text" and query is not None and vector is not None:
+            self._narrow(self._near_enough(query, vector))
+
+    def _near_enough(self, query: TextQuery, vector: Vector) -> Numbers | None:
+        """Return what matches and has a cosine of `min_score`: BM25 would find the others first."""
+        expression, least = query.match_expression(), self._options.min_score
+        if expression is None or least is None:
+            return None
+        numbers = self._store.snapshot.text_matches(expression)
+        near_enough = [
+            self._store.snapshot.manifest.vectors_of(block)[0] @ vector >= least
+            for block in np.split(numbers, range(_BLOCK, len(numbers), _BLOCK))
+        ]
+        return numbers[np.concatenate(near_enough)]
+
+    def hits(self) -> list[Ranked]:
+        while True:
+            candidates, complete = self._fetch()
+            found, candidates = self._walk(candidates)
+            if len(found) >= self._options.pool or complete or not self._go_on(candidates, found):
+                return self._chosen(found, candidates)
+
+    def _go_on(self, candidates: Candidates, found: list[int]) -> bool:
+        """Prepare the next round; False when nothing can be left for it."""
+        key = self._options.group_by
+        if key is None or len(found) == self._groups:
+            self._wanted = min(self._wanted * _GROWTH, self._store.count)
+            return True
+        self._groups = len(found)
+        others = self._store.snapshot.resolve(self._options.excluding([self._group(one) for one in found]))
+        self._narrow(others)
+        self._known = [candidates]
+        return others is None or len(others) > 0
+
+    def _narrow(self, numbers: Numbers | None) -> None:
+        """Let only these chunks through from now on."""
+        if numbers is not None:
+            allowed = self._allowed
+            self._allowed = (
+                numbers if allowed is None else np.intersect1d(allowed, numbers, assume_unique=True)
             )
-        found.append(_chosen(snapshot, query, candidates, k, reworded=mode == "hybrid" and near is not None))
-    return found
+            self._near = None
 
+    def _fetch(self) -> tuple[Candidates, bool]:
+        """Return the candidates, and whether they are all that there can be."""
+        mode, sides, complete = self._options.mode, list(self._known), self._wanted >= self._store.count
+        if mode != "text" and self._vector is not None:
+            found = self._near
+            if found is None:
+                found = self._store.nearest(self._vector[None, :], self._wanted, self._allowed)[0]
+            self._near = None
+            complete = complete or len(found) < self._wanted or self._is_below(found)
+            sides.append(found)
+        if mode != "vector" and self._query is not None:
+            found, all_found = self._fetch_text(self._query)
+            complete = complete or (all_found and mode == "text")
+            sides.append(found)
+        by: Literal["vector", "text"] = "text" if mode == "text" else "vector"
+        candidates = union(self._store.snapshot, by, sides, self._vector)
+        if self._options.min_score is not None:
+            candidates = candidates.take(
+                np.nan_to_num(candidates.cosines, nan=-2.0) >= self._options.min_score
+            )
+        return candidates.fused() if mode == "hybrid" else candidates, complete
 
-def _none() -> _Candidates:
-    return _Candidates(np.zeros(0, np.int64), np.zeros(0), np.zeros(0), np.zeros(0))
+    def _fetch_text(self, query: TextQuery) -> tuple[Candidates, bool]:
+        snapshot, chunks = self._store.snapshot, self._store.count
+        whole = query.match_expression()
+        if whole is None:
+            return by_text(np.zeros(0, np.int64), np.zeros(0)), True
+        if chunks >= _PRUNED_FROM and self._wanted == self._store.first_fetch < chunks:
+            counts = self._store.frequencies.of(snapshot, query.stems, chunks)
+            essential = query.essential_expression(counts, chunks)
+            if essential is not None:
+                found = by_text(*snapshot.text_top(whole, self._wanted, self._allowed, essential))
+                if len(found) >= self._options.pool:
+                    return found, False
+        found = by_text(*snapshot.text_top(whole, self._wanted, self._allowed))
+        return found, len(found) < self._wanted
 
+    def _is_below(self, found: Candidates) -> bool:
+        least = self._options.min_score
+        return least is not None and len(found) > 0 and float(found.cosines[-1]) < least
 
-def _nearest(
-    snapshot: Snapshot, vectors: NDArray[np.float32], k: int, allowed: Numbers | None
-) -> list[_Candidates]:
-    cosines, numbers = snapshot.manifest.top(vectors, k, allowed)
-    found = []
-    for row, scores in zip(numbers, cosines.astype(np.float64), strict=True):
-        real = row >= 0
-        found.append(_Candidates(row[real], scores[real], scores[real], np.full(int(real.sum()), np.nan)))
-    return found
+    def _walk(self, candidates: Candidates) -> tuple[list[int], Candidates]:
+        """Read texts, best candidates first, until enough are accepted; return these in order."""
+        wanted = self._options.pool
+        rewording = self._options.mode == "hybrid"
+        size = max(RESCORED, 2 * wanted) if rewording else wanted
+        while True:
+            self._read(candidates.numbers[:size])
+            ordered = candidates
+            if rewording:
+                wording = [self._wordings.get(number, np.nan) for number in candidates.numbers.tolist()]
+                ordered = candidates.fused(np.array(wording, np.float64))
+            found = self._accepted(ordered)
+            if len(found) >= wanted or size >= len(candidates):
+                return found, ordered
+            size *= _GROWTH
 
+    def _read(self, numbers: Numbers) -> None:
+        new = np.array([number for number in numbers.tolist() if number not in self._chunks], np.int64)
+        query, mode = self._query, self._options.mode
+        for start in range(0, len(new), 1000):
+            for chunk in self._store.snapshot.chunks(new[start : start + 1000]):
+                refused = query is not None and not query.accepts(chunk.text)
+                self._chunks[chunk.number] = None if refused else chunk
+                if query is not None and mode == "hybrid" and not refused:
+                    self._wordings[chunk.number] = query.wording(chunk.text)
 
-def _by_text(snapshot: Snapshot, query: TextQuery, k: int, allowed: Numbers | None) -> _Candidates:
-    expression = query.match_expression()
-    if expression is None:
-        return _none()
-    numbers, bm25 = snapshot.text_top(expression, k, allowed)
-    return _Candidates(numbers, bm25, np.full(len(bm25), np.nan), bm25)
+    def _accepted(self, candidates: Candidates) -> list[int]:
+        options = self._options
+        found: list[int] = []
+        texts: set[str] = set()
+        groups: set[str] = set()
+        for number in candidates.numbers.tolist():
+            chunk = self._chunks.get(number)
+            if chunk is None or (options.unique and chunk.text in texts):
+                continue
+            if options.group_by is not None:
+                group = group_key(self._group(number))
+                if group in groups:
+                    continue
+                groups.add(group)
+            texts.add(chunk.text)
+            found.append(number)
+            if len(found) == options.pool:
+                break
+        return found
 
+    def _group(self, number: int) -> Any:
+        chunk = self._chunks[number]
+        assert chunk is not None
+        key = self._options.group_by
+        return chunk.source if key == "source" else chunk.metadata.get(str(key))
 
-def _union(
-    snapshot: Snapshot, near: _Candidates, by_text: _Candidates, vector: NDArray[np.float32]
-) -> _Candidates:
-    numbers = np.union1d(near.numbers, by_text.numbers)
-    cosines = (snapshot.manifest.vectors_of(numbers)[0] @ vector).astype(np.float64)
-    bm25 = np.full(len(numbers), np.nan)
-    bm25[np.searchsorted(numbers, by_text.numbers)] = by_text.bm25
-    candidates = _Candidates(numbers, cosines, cosines, bm25)
-    return candidates.ordered(fuse(cosines, bm25)) if len(numbers) else candidates
+    def _chosen(self, found: list[int], candidates: Candidates) -> list[Ranked]:
+        places = {number: place for place, number in enumerate(candidates.numbers.tolist())}
+        picked: list[tuple[int, float | None]] = [(number, None) for number in found[: self._options.k]]
+        if self._options.diversity is not None and found:
+            vectors, _ = self._store.snapshot.manifest.vectors_of(np.array(found, np.int64))
+            relevance = candidates.relevance()[[places[number] for number in found]]
+            chosen = marginal_relevance(relevance, vectors, self._options.k, self._options.diversity)
+            picked = [(found[place], likeness) for place, likeness in chosen]
+        return [self._ranked(candidates, places[number], likeness) for number, likeness in picked]
 
-
-def _chosen(
-    snapshot: Snapshot, query: TextQuery | None, candidates: _Candidates, k: int, *, reworded: bool
-) -> list[Ranked]:
-    strict = query is not None and query.is_strict
-    read = candidates.numbers if strict else candidates.numbers[: max(RESCORED, 2 * k) if reworded else k]
-    chunks = {
-        chunk.number: chunk
-        for chunk in snapshot.chunks(read)
-        if query is None or not strict or query.accepts(chunk.text)
-    }
-    if reworded and query is not None and len(candidates.numbers):
-        wording = np.array(
-            [
-                query.wording(chunks[number].text) if number in chunks else np.nan
-                for number in candidates.numbers.tolist()
-            ]
+    def _ranked(self, candidates: Candidates, place: int, likeness: float | None) -> Ranked:
+        chunk = self._chunks[int(candidates.numbers[place])]
+        assert chunk is not None
+        ranked = Ranked(
+            chunk,
+            float(candidates.scores[place]),
+            _known(candidates.cosines[place]),
+            _known(candidates.bm25[place]),
         )
-        candidates = candidates.ordered(fuse(candidates.cosines, candidates.bm25, wording))
-    return list(candidates.ranked(chunks, k))
+        if not self._options.explain:
+            return ranked
+        parts = tuple(
+            Part(name, raw, scaled, weight) for name, raw, scaled, weight in candidates.parts(place)
+        )
+        matched = self._query.matched(chunk.text) if self._query is not None else ()
+        words = self._query.words if self._query is not None else ()
+        missing = tuple(word for word in words if word not in matched)
+        return replace(ranked, explanation=Explanation(ranked.score, parts, matched, missing, likeness))
+
+
+def _known(score: float) -> float | None:
+    return None if np.isnan(score) else float(score)

@@ -21,7 +21,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["RESCORED", "TEXT_WEIGHT", "VECTOR_WEIGHT", "WORDING_WEIGHT", "fuse"]
+__all__ = ["RESCORED", "TEXT_WEIGHT", "VECTOR_WEIGHT", "WORDING_WEIGHT", "fuse", "parts_of"]
 
 TEXT_WEIGHT = 0.5
 VECTOR_WEIGHT = 0.2
@@ -91,6 +91,26 @@ def fuse(
     >>> fuse([0.9, 0.5, 0.1], [0, 0, 0]).round(2)
     array([1. , 0.5, 0. ])
     """
+    parts = parts_of(vector_scores, text_scores, wording)
+    given = next((scores for scores in (vector_scores, text_scores) if scores is not None), wording)
+    total = np.zeros(np.asarray(given, np.float64).shape)
+    for weight, scaled in parts.values():
+        total += weight * scaled
+    return total
+
+
+def parts_of(
+    vector_scores: ArrayLike | None, text_scores: ArrayLike | None, wording: ArrayLike | None = None
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """Return what `fuse` adds up: for each part that counts its weight and its scaled scores.
+
+    Parameters, returns' order and errors as `fuse`.
+
+    Examples
+    --------
+    >>> {name: weight for name, (weight, scaled) in parts_of([0.9, 0.5], None, [1, 0]).items()}
+    {'vector': 0.4, 'wording': 0.6}
+    """
     given = [
         np.asarray(scores, np.float64)
         for scores in (vector_scores, text_scores, wording)
@@ -99,21 +119,20 @@ def fuse(
     if not given or any(scores.ndim != 1 or scores.shape != given[0].shape for scores in given):
         shapes = [scores.shape for scores in given]
         raise ValueError(f"got scores of shapes {shapes}, expected at least one, each of shape (candidates,)")
-    total = np.zeros(given[0].shape)
-    weight = 0.0
+    parts: dict[str, tuple[float, NDArray[np.float64]]] = {}
     if vector_scores is not None:
         cosines = np.asarray(vector_scores, np.float64)
         known = np.isfinite(cosines)
         if known.any():
             low, high = cosines[known].min(), cosines[known].max()
-            total[known] += VECTOR_WEIGHT * ((cosines[known] - low) / (high - low) if high > low else 1.0)
-            weight += VECTOR_WEIGHT
+            scaled = np.zeros(cosines.shape)
+            scaled[known] = (cosines[known] - low) / (high - low) if high > low else 1.0
+            parts["vector"] = VECTOR_WEIGHT, scaled
     if text_scores is not None:
         bm25 = np.nan_to_num(np.asarray(text_scores, np.float64), nan=0.0)
         if bm25.max(initial=0.0) > 0:
-            total += TEXT_WEIGHT * bm25 / bm25.max()
-            weight += TEXT_WEIGHT
+            parts["text"] = TEXT_WEIGHT, bm25 / bm25.max()
     if wording is not None:
-        total += WORDING_WEIGHT * np.nan_to_num(np.asarray(wording, np.float64), nan=0.0)
-        weight += WORDING_WEIGHT
-    return total / weight if weight else total
+        parts["wording"] = WORDING_WEIGHT, np.nan_to_num(np.asarray(wording, np.float64), nan=0.0)
+    total = sum(weight for weight, _ in parts.values())
+    return {name: (weight / total, scaled) for name, (weight, scaled) in parts.items()}

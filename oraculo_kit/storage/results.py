@@ -8,11 +8,16 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
-from oraculo_kit.display import CLASSES, escape, html_table, one_line, short_source, text_table
+from oraculo_kit.display import CLASSES, escape, html_table, one_line, short_source, text_table, visible
+from oraculo_kit.errors import StoreClosedError
 
 if TYPE_CHECKING:
     import pandas as pd
     from langchain_core.documents import Document
+
+    from oraculo_kit.storage.explaining import Explanation
+    from oraculo_kit.storage.filters import Filter
+    from oraculo_kit.storage.searching import Origin, Searcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +29,9 @@ class Hit:
     id : str
     text : str
     score : float
-        What the hits are ordered by, higher is better. In hybrid and text mode it is comparable within one
-        result only; in vector mode it is the cosine.
+        What the hits are ordered by, higher is better. Hybrid: fused, from 0 to 1, relative to the other candidates
+        of this query, so comparable within one result only. Text: BM25. Vector: the cosine. Reranked: the
+        reranker's. (With ``mmr`` the hits stand in the order of choice, and their scores need not fall.)
     source : str
         Key of the source: for a file its absolute path.
     metadata : dict
@@ -33,9 +39,15 @@ class Hit:
     ordinal : int
         Place of the chunk in its source, from 0.
     vector_score : float or None
-        Cosine of query and chunk, from -1 to 1; comparable between queries of one embedder.
+        Cosine of query and chunk, from -1 to 1, higher is better; comparable between queries of one embedder. None
+        in text mode, which needs no embedder, unless ``min_score`` was given.
     text_score : float or None
-        BM25, higher is better, 0 when no word is shared; comparable within one query only.
+        BM25, 0 or more and without upper bound, higher is better; comparable within one query only. None in vector
+        mode, and where the full text did not name the chunk as a candidate.
+    before, after : str
+        With ``context=n`` the text of the neighbouring chunks, without what they share with this one.
+    explanation : Explanation or None
+        With ``explain=True`` how the score came about.
     """
 
     id: str
@@ -46,6 +58,27 @@ class Hit:
     ordinal: int = 0
     vector_score: float | None = None
     text_score: float | None = None
+    before: str = ""
+    after: str = ""
+    explanation: Explanation | None = None
+
+    @property
+    def context_text(self) -> str:
+        """The passage: `before`, `text` and `after` in one."""
+        return self.before + self.text + self.after
+
+    def span(self) -> tuple[int, int] | None:
+        """Return where the text starts and ends in the text that it comes from (its page's), in characters.
+
+        Examples
+        --------
+        >>> Hit("1", "texto", 1.0, "a.md", {"start": 10, "end": 15}).span()
+        (10, 15)
+        """
+        start, end = self.metadata.get("start"), self.metadata.get("end")
+        if isinstance(start, int) and isinstance(end, int):
+            return start, end
+        return None
 
     def place(self) -> str:
         """Return where in its source the hit stands: page, sheet, row or heading, as far as known.
@@ -90,6 +123,7 @@ class SearchResults(Sequence[Hit]):
     seconds: float = field(default=0.0, compare=False)
     root: str = ""
     highlight: Callable[[str], list[tuple[int, int]]] | None = field(default=None, compare=False, repr=False)
+    origin: Origin | None = field(default=None, compare=False, repr=False)
 
     @overload
     def __getitem__(self, index: int) -> Hit: ...
@@ -113,21 +147,87 @@ class SearchResults(Sequence[Hit]):
         ]
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a DataFrame with the columns id, score, vector_score, text_score, source, ordinal, text, metadata."""
+        """Return the hits as a DataFrame.
+
+        Returns
+        -------
+        pandas.DataFrame
+            Columns id, score, vector_score, text_score, source, ordinal, text, metadata; before and after if there is
+            context; and of explained hits vector_part, text_part and wording_part (what each adds to the score),
+            matched, missing and likeness.
+        """
         import pandas as pd
 
         names = ["id", "score", "vector_score", "text_score", "source", "ordinal", "text", "metadata"]
-        return pd.DataFrame([[getattr(hit, name) for name in names] for hit in self.hits], columns=names)
+        if any(hit.before or hit.after for hit in self.hits):
+            names += ["before", "after"]
+        frame = pd.DataFrame([[getattr(hit, name) for name in names] for hit in self.hits], columns=names)
+        explanations = [hit.explanation for hit in self.hits if hit.explanation is not None]
+        if explanations and len(explanations) == len(self.hits):
+            for name in ("vector", "text", "wording"):
+                parts = [explanation.part(name) for explanation in explanations]
+                frame[f"{name}_part"] = [part.value if part is not None else 0.0 for part in parts]
+            for name in ("matched", "missing", "likeness"):
+                frame[name] = [getattr(explanation, name) for explanation in explanations]
+        return frame
 
-    def _rows(self) -> list[list[object]]:
+    def context(self, hit: Hit, n: int = 1) -> str:
+        """Return the passage that a hit stands in: its text with that of its neighbours, read from the store now.
+
+        Parameters
+        ----------
+        hit : Hit
+        n : int
+            How many chunks on either side.
+
+        Raises
+        ------
+        StoreClosedError
+            When the store was closed, or these results come from another process.
+        QueryError
+            When the hit is not in the store any more.
+        """
+        return self._searcher().passage(hit, n)
+
+    def similar(self, hit: Hit, k: int = 5, *, filter: Filter | None = None) -> SearchResults:
+        """Return the chunks nearest to a hit by their stored vectors, itself and copies of its text left out.
+
+        Parameters
+        ----------
+        hit : Hit
+        k : int
+        filter : dict, optional
+
+        Raises
+        ------
+        StoreClosedError, QueryError
+            As `context`.
+        """
+        return self._searcher().similar(hit, k, filter)
+
+    def _searcher(self) -> Searcher:
+        if self.origin is None:
+            raise StoreClosedError("these results were not made by a store; search one")
+        return self.origin.searcher()
+
+    def _rows(self, *, spans: bool = False) -> list[list[object]]:
         return [
             [
                 hit.score,
                 short_source(hit.source, self.root),
-                one_line(hit.place(), _PLACE),
-                _Text(hit.text, self),
+                "\n".join(
+                    [one_line(hit.place(), _PLACE), _span_text(hit)]
+                    if spans
+                    else [one_line(hit.place(), _PLACE)]
+                ),
+                _Text(hit, self),
             ]
             for hit in self.hits
+        ]
+
+    def _why(self) -> list[tuple[int, Explanation]]:
+        return [
+            (place, hit.explanation) for place, hit in enumerate(self.hits, 1) if hit.explanation is not None
         ]
 
     def _summary(self) -> str:
@@ -139,17 +239,30 @@ class SearchResults(Sequence[Hit]):
     def __repr__(self) -> str:
         if not self.hits:
             return self._summary()
-        return text_table(["score", "source", "place", "text"], self._rows()) + "\n" + self._summary()
+        table = text_table(["score", "source", "place", "text"], self._rows())
+        why = [f"{place}: {visible(repr(explanation))}" for place, explanation in self._why()]
+        return "\n".join([table, *why, self._summary()])
 
     def _repr_html_(self) -> str:
         if not self.hits:
             return f'<div class="{CLASSES}">{escape(self._summary())}</div>'
-        return html_table(
+        table = html_table(
             ["score", "source", "place", "text"],
-            self._rows(),
+            self._rows(spans=True),
             caption=self._summary(),
             render=lambda cell: cell.html() if isinstance(cell, _Text) else escape(str(cell)),
         )
+        return table + self._why_html()
+
+    def _why_html(self) -> str:
+        rows: list[list[object]] = []
+        for place, explanation in self._why():
+            for number, row in enumerate(explanation.rows()):
+                rows.append([place, *row, explanation.words() if number == 0 else ""])
+        if not rows:
+            return ""
+        header = ["hit", "part", "raw", "scaled", "weight", "value", "words"]
+        return html_table(header, rows, caption="how the scores came about")
 
 
 _QUERY = 80  # columns of a query that are shown
@@ -159,12 +272,21 @@ _EXCERPT = 350  # and of one that a notebook shows before somebody asks for all 
 _LEAD = 15  # of them before the first match
 
 
-class _Text:
-    """A chunk's text in a table cell: from where it matches; in a notebook the whole text can be opened."""
+def _span_text(hit: Hit) -> str:
+    span = hit.span()
+    return f"characters {span[0]}-{span[1]}" if span is not None else ""
 
-    def __init__(self, text: str, results: SearchResults) -> None:
-        self._text = text
-        self._spans = results.highlight(text) if results.highlight is not None else []
+
+class _Text:
+    """A chunk's text in a table cell: from where it matches; in a notebook the whole text can be opened.
+
+    What was opened shows the context too, if there is any.
+    """
+
+    def __init__(self, hit: Hit, results: SearchResults) -> None:
+        self._text = hit.text
+        self._around = hit.before, hit.after
+        self._spans = results.highlight(hit.text) if results.highlight is not None else []
 
     def _start(self, length: int) -> int:
         """Return where most of the query's words stand within `length` characters."""
@@ -179,11 +301,18 @@ class _Text:
         return ("…" if start else "") + self._text[start:]
 
     def html(self) -> str:
-        if len(self._text) <= _EXCERPT:
-            return self._marked(0, len(self._text))
-        start = self._start(_EXCERPT)
-        excerpt = ("…" if start else "") + self._marked(start, start + _EXCERPT) + "…"
-        return f"<details><summary>{excerpt}</summary>{self._marked(0, len(self._text))}</details>"
+        whole = self._marked(0, len(self._text))
+        if len(self._text) > _EXCERPT:
+            start = self._start(_EXCERPT)
+            excerpt = ("…" if start else "") + self._marked(start, start + _EXCERPT) + "…"
+        elif any(self._around):
+            excerpt = whole
+        else:
+            return whole
+        before, after = (
+            f'<span style="opacity:.6">{escape(text)}</span>' if text else "" for text in self._around
+        )
+        return f"<details><summary>{excerpt}</summary>{before}{whole}{after}</details>"
 
     def _marked(self, first: int, last: int) -> str:
         parts, at = [], first
