@@ -1,21 +1,32 @@
 """The store as a LangChain ``VectorStore``: for chains, agents and retrievers that expect one.
 
-A thin layer: every method is one call of `VetorStorage`. Async methods run the same calls on a thread, as
-LangChain's defaults do.
+A thin layer: every method is one call of `VetorStorage`, or two. Async methods run the same calls on a thread, as
+LangChain's defaults do. A store that LangChain's own ``FAISS`` saved is brought over by `import_langchain_faiss`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
+from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from oraculo_kit.langchain_import import import_langchain_faiss
+from oraculo_kit.retriever import OraculoRetriever, search_tool
 from oraculo_kit.storage import VetorStorage
+
+__all__ = [
+    "OraculoEmbeddings",
+    "OraculoRetriever",
+    "OraculoVectorStore",
+    "import_langchain_faiss",
+    "search_tool",
+]
 
 
 class OraculoEmbeddings(Embeddings):
@@ -48,7 +59,23 @@ class OraculoVectorStore(VectorStore):
     storage : VetorStorage
         An open store; by default that of the services.
     mode : {"hybrid", "vector", "text"}
-        How `similarity_search` searches. Searches by a given vector are always by vector.
+        How `similarity_search` searches; ``mode=`` in a call or in ``search_kwargs`` overrides it. Searches by a
+        given vector, and those for results that differ (``search_type="mmr"``), are always by vector.
+
+    Notes
+    -----
+    LangChain's relevance scores (``search_type="similarity_score_threshold"``) lie between 0 and 1:
+
+    ========  =============================  ==========================================================
+    mode      relevance                      a threshold of 0.5 keeps
+    ========  =============================  ==========================================================
+    vector    cosine, 0 where it is below 0  what is near the query, whatever else there is
+    hybrid    the score itself               what is good beside the other candidates of this query
+    text      BM25 / BM25 of the best hit    what is at least half as good as the best hit of this query
+    ========  =============================  ==========================================================
+
+    Only a cosine means the same for every query: for a threshold take ``mode="vector"``. The order of the hits is
+    the same as without relevance in every mode.
 
     Examples
     --------
@@ -127,6 +154,8 @@ class OraculoVectorStore(VectorStore):
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return documents that answer a query and differ from each other."""
+        if not query.strip():
+            return []
         return self.max_marginal_relevance_search_by_vector(
             self.embeddings.embed_query(query), k, fetch_k, lambda_mult, **kwargs
         )
@@ -134,23 +163,36 @@ class OraculoVectorStore(VectorStore):
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """Return documents near to a vector that differ from each other."""
+        """Return documents near to a vector that differ from each other, by their stored vectors."""
         vector = np.asarray(embedding, np.float32)
         found = self.storage.search(vector, fetch_k, filter=kwargs.get("filter")).documents
-        if not found:
-            return []
-        vectors = self.storage.embedder.embed([document.page_content for document in found])
+        # Between the two calls a document may have been deleted: only those that still are there are chosen from.
+        ids, vectors = self.storage.vectors([str(document.id) for document in found])
+        documents = {document.id: document for document in found}
         chosen = maximal_marginal_relevance(vector, list(vectors), lambda_mult=lambda_mult, k=k)
-        return [found[place] for place in chosen]
+        return [documents[ids[place]] for place in chosen]
 
     def _search(self, query: str, k: int, options: dict[str, Any]) -> Any:
         return self.storage.search(
             query, k, mode=options.get("mode", self.mode), filter=options.get("filter")
         )
 
-    def _select_relevance_score_fn(self) -> Any:
-        # LangChain wants scores from 0 to 1; the score of our hybrid search is in that range already.
-        return lambda score: score
+    def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        return _between_0_and_1
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        found = self.similarity_search_with_score(query, k, **kwargs)
+        best = found[0][1] if found and kwargs.get("mode", self.mode) == "text" else 1.0
+        return [(document, _between_0_and_1(score / best if best > 0 else 0.0)) for document, score in found]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        return await run_in_executor(
+            None, self._similarity_search_with_relevance_scores, query, k=k, **kwargs
+        )
 
     @classmethod
     def from_texts(
@@ -177,3 +219,7 @@ class OraculoVectorStore(VectorStore):
         store = cls(open_storage(location, embedding))
         store.add_texts(texts, metadatas, ids=ids)
         return store
+
+
+def _between_0_and_1(score: float) -> float:
+    return min(max(score, 0.0), 1.0)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
-from langchain_core.indexing import InMemoryRecordManager, index
+from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
@@ -43,27 +46,134 @@ async def _ainvoke(store: OraculoVectorStore) -> list[Document]:
 
 
 def test_the_retriever_works_in_an_event_loop(store: OraculoVectorStore) -> None:
-    import asyncio
-
     store.add_texts(["nota fiscal", "gato"])
     assert asyncio.run(_ainvoke(store))[0].page_content == "nota fiscal"
 
 
-def test_langchains_own_indexing_skips_and_cleans_up(store: OraculoVectorStore) -> None:
-    records = InMemoryRecordManager("test")
-    records.create_schema()
-    documents = [Document("um", metadata={"source": "a"}), Document("dois", metadata={"source": "b"})]
-    options = {"cleanup": "full", "source_id_key": "source", "key_encoder": "sha256"}
-    assert index(documents, records, store, **options)["num_added"] == 2  # type: ignore[arg-type]
-    assert index(documents, records, store, **options)["num_skipped"] == 2  # type: ignore[arg-type]
-    assert index(documents[:1], records, store, **options)["num_deleted"] == 1  # type: ignore[arg-type]
-    assert len(store.storage) == 1
+def _indexed(
+    store: OraculoVectorStore, records: InMemoryRecordManager, texts: dict[str, str], how: str, cleanup: Any
+) -> dict[str, int]:
+    """Index one document per source, with LangChain's own function, and return what it did."""
+    documents = [Document(text, metadata={"source": source}) for source, text in texts.items()]
+    options: Any = {"cleanup": cleanup, "source_id_key": "source", "key_encoder": "sha256"}
+    if how == "sync":
+        done: Any = index(documents, records, store, **options)
+    else:
+        done = asyncio.run(aindex(documents, records, store, **options))
+    return {name: count for name, count in done.items() if count}
+
+
+@pytest.fixture
+def records() -> InMemoryRecordManager:
+    """Return LangChain's memory of what was indexed."""
+    manager = InMemoryRecordManager("test")
+    manager.create_schema()
+    return manager
+
+
+def _texts(store: OraculoVectorStore) -> list[str]:
+    return sorted(document.page_content for page in store.storage.iter_documents() for document in page)
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_langchains_full_indexing_skips_replaces_and_deletes(
+    store: OraculoVectorStore, records: InMemoryRecordManager, how: str
+) -> None:
+    assert _indexed(store, records, {"a": "um", "b": "dois"}, how, "full") == {"num_added": 2}
+    assert _indexed(store, records, {"a": "um", "b": "dois"}, how, "full") == {"num_skipped": 2}
+    changed = _indexed(store, records, {"a": "novo"}, how, "full")
+    assert changed == {"num_added": 1, "num_deleted": 2}
+    assert _texts(store) == ["novo"]
+    assert [row.source for row in store.storage.sources() if row.chunks] == ["a"]
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+def test_langchains_incremental_indexing_replaces_only_the_sources_given(
+    store: OraculoVectorStore, records: InMemoryRecordManager, how: str
+) -> None:
+    _indexed(store, records, {"a": "um", "b": "dois"}, how, "incremental")
+    changed = _indexed(store, records, {"a": "novo"}, how, "incremental")
+    assert changed == {"num_added": 1, "num_deleted": 1}
+    assert _texts(store) == ["dois", "novo"]
 
 
 def test_mmr_prefers_documents_that_differ(store: OraculoVectorStore) -> None:
     store.add_texts(["nota fiscal eletrônica", "nota fiscal eletrônica.", "gato preto no telhado"])
     found = store.max_marginal_relevance_search("nota fiscal", k=2, fetch_k=3, lambda_mult=0.1)
     assert found[1].page_content == "gato preto no telhado"
+
+
+def test_mmr_takes_the_stored_vectors_and_embeds_nothing_again(tmp_path: Path) -> None:
+    class Counting(DeterministicFakeEmbedding):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            asked.extend(texts)
+            return super().embed_documents(texts)
+
+    asked: list[str] = []
+    texts = ["a", "b", "c"]
+    # The stored vectors are not those of the texts: two alike, one apart.
+    matrix = np.array([[1, 0.1, 0, 0], [1, 0.11, 0, 0], [0.5, 0, 1, 0]], np.float32)
+    with open_storage(tmp_path / "store", Counting(size=4)) as storage:
+        storage.write([Document(text) for text in texts], vectors=matrix, ids=texts)
+        store = OraculoVectorStore(storage)
+        found = store.max_marginal_relevance_search_by_vector([1.0, 0, 0, 0], k=2, lambda_mult=0.3)
+        assert [document.page_content for document in found] == ["a", "c"]
+        store.as_retriever(search_type="mmr").invoke("a")
+        assert not set(asked) & set(texts)
+        assert store.max_marginal_relevance_search(" ") == []
+
+
+@pytest.mark.parametrize("search_type", ["similarity", "mmr", "similarity_score_threshold"])
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_a_retriever_of_every_search_type_works_in_every_mode_sync_and_async(
+    store: OraculoVectorStore, search_type: str, mode: str
+) -> None:
+    store.mode = mode
+    store.add_texts(["nota fiscal eletrônica", "nota musical", "gato preto"], [{"n": n} for n in range(3)])
+    options: dict[str, Any] = {"k": 2, "filter": {"n": {"$lt": 2}}}
+    if search_type == "similarity_score_threshold":
+        options["score_threshold"] = 0.05
+    retriever = store.as_retriever(search_type=search_type, search_kwargs=options)
+    found = [document.page_content for document in retriever.invoke("nota fiscal")]
+    assert found[0] == "nota fiscal eletrônica"
+    assert "gato preto" not in found
+    assert [document.page_content for document in asyncio.run(retriever.ainvoke("nota fiscal"))] == found
+
+
+@pytest.mark.parametrize("how", ["sync", "async"])
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_relevance_lies_between_0_and_1_and_keeps_the_order(
+    store: OraculoVectorStore, mode: str, how: str
+) -> None:
+    texts = ["nota fiscal", "nota fiscal de serviço", "música e nota", "gato preto", "o telhado da casa"]
+    store.add_texts(texts * 3, ids=[str(place) for place in range(15)])
+    for query in ("nota fiscal", "nota", "um gato no telhado", "xyzzy"):
+        if how == "sync":
+            relevant = store.similarity_search_with_relevance_scores(query, k=15, mode=mode)
+        else:
+            relevant = asyncio.run(store.asimilarity_search_with_relevance_scores(query, k=15, mode=mode))
+        scored = store.similarity_search_with_score(query, k=15, mode=mode)
+        assert [document.id for document, _ in relevant] == [document.id for document, _ in scored]
+        values = [value for _, value in relevant]
+        assert values == sorted(values, reverse=True)
+        assert all(0 <= value <= 1 for value in values)
+
+
+def test_relevance_is_the_cosine_by_vector_and_relative_to_the_best_hit_by_text(tmp_path: Path) -> None:
+    with open_storage(tmp_path / "store", DeterministicFakeEmbedding(size=2)) as storage:
+        query = storage.embedder.embed_queries(["nota"])[0]
+        away = np.array([query, -query, [query[1], -query[0]]], np.float32)
+        storage.write(
+            [Document("nota nota"), Document("nota e mais palavras"), Document("gato")], vectors=away
+        )
+        store = OraculoVectorStore(storage)
+        by_vector = store.similarity_search_with_relevance_scores("nota", mode="vector")
+        assert [round(value, 5) for _, value in by_vector] == [1, 0, 0]
+        by_text = store.similarity_search_with_relevance_scores("nota", mode="text")
+        assert by_text[0][1] == 1
+        assert 0 < by_text[1][1] < 1
+        kept = store.similarity_search_with_relevance_scores("nota", mode="text", score_threshold=1.0)
+        assert len(kept) == 1
 
 
 def test_from_texts_makes_the_store_at_a_location(tmp_path: Path) -> None:
