@@ -17,18 +17,27 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "Answer": "answering.answers",
+    "AnswerStream": "answering.streams",
     "EnvironmentPlan": "environment",
     "FaissVetorStorage": "storage.faiss",
+    "Feedback": "storage.feedback",
     "Hit": "storage.results",
     "IngestReport": "report",
+    "OraculoRetriever": "retriever",
     "SearchResults": "storage.results",
     "Services": "services",
     "ServicesPlugin": "dask",
     "Settings": "settings",
     "SourceOutcome": "report",
     "VetorStorage": "storage",
+    "aask": "answering.asking",
+    "ask": "answering.asking",
+    "compare": "evaluating.comparison",
     "doctor": "diagnostics",
     "ensure_services": "services",
+    "evaluate": "evaluating.evaluation",
+    "feedback": "answering.answers",
     "get_services": "services",
     "ingest": "ingestion",
     "ingest_task": "ingestion",
@@ -39,6 +48,7 @@ _HOMES = {
     "reload_services": "services",
     "remove": "retrieval",
     "search": "retrieval",
+    "search_tool": "retriever",
     "set_environ_remote": "environment",
     "sources": "retrieval",
     "start_services": "services",
@@ -49,10 +59,14 @@ _HOMES = {
 }
 
 __all__ = [
+    "Answer",
+    "AnswerStream",
     "EnvironmentPlan",
     "FaissVetorStorage",
+    "Feedback",
     "Hit",
     "IngestReport",
+    "OraculoRetriever",
     "SearchResults",
     "Services",
     "ServicesPlugin",
@@ -60,9 +74,14 @@ __all__ = [
     "SourceOutcome",
     "VetorStorage",
     "__version__",
+    "aask",
+    "ask",
+    "compare",
     "doctor",
     "ensure_services",
     "errors",
+    "evaluate",
+    "feedback",
     "get_services",
     "ingest",
     "ingest_task",
@@ -74,6 +93,7 @@ __all__ = [
     "reload_services",
     "remove",
     "search",
+    "search_tool",
     "set_environ_remote",
     "sources",
     "start_services",
@@ -86,14 +106,20 @@ __all__ = [
 
 if TYPE_CHECKING:
     from oraculo_kit import errors
+    from oraculo_kit.answering.answers import Answer, feedback
+    from oraculo_kit.answering.asking import aask, ask
+    from oraculo_kit.answering.streams import AnswerStream
     from oraculo_kit.dask import ServicesPlugin
     from oraculo_kit.diagnostics import doctor, status
     from oraculo_kit.environment import EnvironmentPlan, set_environ_remote
+    from oraculo_kit.evaluating.comparison import compare
+    from oraculo_kit.evaluating.evaluation import evaluate
     from oraculo_kit.ingestion import ingest, ingest_task
     from oraculo_kit.load import register_loader
     from oraculo_kit.parallel import initialize_worker, parallel_services
     from oraculo_kit.report import IngestReport, SourceOutcome
     from oraculo_kit.retrieval import remove, search, sources
+    from oraculo_kit.retriever import OraculoRetriever, search_tool
     from oraculo_kit.services import (
         Services,
         ensure_services,
@@ -107,6 +133,7 @@ if TYPE_CHECKING:
     from oraculo_kit.settings import Settings
     from oraculo_kit.storage import VetorStorage, open_storage
     from oraculo_kit.storage.faiss import FaissVetorStorage
+    from oraculo_kit.storage.feedback import Feedback
     from oraculo_kit.storage.results import Hit, SearchResults
 
 

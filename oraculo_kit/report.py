@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, overload
 
 from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
+from oraculo_kit.storage.records import clean_text
 from oraculo_kit.storage.results import root_of
 
 if TYPE_CHECKING:
@@ -122,7 +123,9 @@ class IngestReport(Sequence[SourceOutcome]):
             ]
             for outcome in self.outcomes
         ]
-        return pd.DataFrame(rows, columns=columns)
+        # A file name need not be Unicode, and Arrow texts, which pandas makes where pyarrow is, must be.
+        texts = [[clean_text(value) if isinstance(value, str) else value for value in row] for row in rows]
+        return pd.DataFrame(texts, columns=columns)
 
     def summary(self) -> str:
         """Return one line: how many of what, how much, how fast, into which store."""

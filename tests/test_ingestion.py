@@ -254,7 +254,7 @@ def test_a_loaders_metadata_that_cannot_be_stored_fails_its_file_alone(
 
 
 def test_text_that_no_database_can_hold_is_stored_as_far_as_it_can_be(project: Path) -> None:
-    frame = pd.DataFrame({"t": ["nota \ud800 fiscal"]})
+    frame = pd.DataFrame({"t": ["nota \ud800 fiscal"]}, dtype=object)
     assert ingest(frame, text="t", name="quadro", progress=False).counts == {"added": 1}
     assert ingest(Document("outra \ud800 nota"), progress=False).counts == {"added": 1}
     assert oraculo.search("nota fiscal", k=1)[0].text == "nota ? fiscal"

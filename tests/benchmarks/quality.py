@@ -4,8 +4,8 @@
     python tests/benchmarks/quality.py folder/               # TREC or BEIR style, see below
     python tests/benchmarks/quality.py docstrings packages   # made of what is installed with Python
 
-It goes through the public interface only: the documents are written into a new store in a temporary folder
-and searched with its default settings, one document one chunk.
+The documents are written into a new store in a temporary folder, one document one chunk, and `oraculo_kit.evaluate`
+asks the questions with the default settings of the modes.
 
 SQuAD style: every paragraph's ``context`` is a document, and the only relevant one for its questions. TREC
 style: a folder with ``corpus.jsonl`` or ``docs.jsonl`` (fields ``_id`` or ``id``, ``text``, ``title``),
@@ -14,8 +14,8 @@ style: a folder with ``corpus.jsonl`` or ``docs.jsonl`` (fields ``_id`` or ``id`
 the first line of a docstring of the standard library, or the summary of an installed package, is the query,
 and the rest of the text the document to be found.
 
-nDCG uses the grades as gains; hit@5 is the share of queries with a relevant document among the first five.
-The interval is the 95 % bootstrap interval of nDCG@10 over the queries.
+hit@5 is the share of queries with a relevant document among the first five; the interval is that of nDCG@10. What
+the measures are, and what counts as the right passage, is said in `oraculo_kit.evaluating.measures` and `oraculo_kit.evaluating.judgements`.
 """
 
 from __future__ import annotations
@@ -25,58 +25,41 @@ import importlib
 import importlib.metadata
 import inspect
 import json
-import math
 import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, get_args
+from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
 
+import oraculo_kit as oraculo
+from oraculo_kit.evaluating.evaluation import Evaluation
+from oraculo_kit.evaluating.judgements import Judgement
+from oraculo_kit.evaluating.questions import QuestionSet, load_questions
 from oraculo_kit.storage import VetorStorage, open_storage
 
-Mode = Literal["text", "vector", "hybrid"]
-
-_DEPTH = 10
+_MODES = ("text", "vector", "hybrid")
 _BATCH = 1_000
-_MODES: tuple[Mode, ...] = get_args(Mode)
+_CORPUS = ("corpus.jsonl", "docs.jsonl", "documents.jsonl")
 
 
-@dataclass
+@dataclass(frozen=True)
 class Collection:
-    """Documents, queries, and which documents answer which query.
-
-    Attributes
-    ----------
-    documents, queries : dict of str to str
-        Id to text.
-    relevant : dict of str to dict of str to int
-        Query id to document id to grade.
-    """
+    """Documents by id, and questions with what answers them."""
 
     name: str
-    documents: dict[str, str] = field(default_factory=dict)
-    queries: dict[str, str] = field(default_factory=dict)
-    relevant: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def add_pair(self, name: str, query: str, text: str) -> None:
-        """Add a document with the one query that it answers."""
-        self.documents[name] = text
-        self.queries[name] = query
-        self.relevant[name] = {name: 1}
+    documents: dict[str, str]
+    questions: QuestionSet
 
     def sampled(self, count: int | None) -> Collection:
-        """Return it with `count` of its queries at most, evenly spread; one without an answer is left out."""
-        names = [name for name in self.queries if any(self.relevant.get(name, {}).values())]
-        step = max(1, math.ceil(len(names) / count)) if count else 1
-        return Collection(
-            self.name, self.documents, {name: self.queries[name] for name in names[::step]}, self.relevant
-        )
+        """Return it with `count` of its questions at most, evenly spread."""
+        asked = self.questions.questions
+        step = -(-len(asked) // count) if count else 1
+        return replace(self, questions=replace(self.questions, questions=asked[::step]))
 
 
 def load(source: str) -> Collection:
@@ -92,55 +75,53 @@ def load(source: str) -> Collection:
 
 
 def _squad(path: Path) -> Collection:
-    collection = Collection(path.stem)
-    for article in json.loads(path.read_text(encoding="utf-8"))["data"]:
-        for paragraph in article["paragraphs"]:
-            document = f"passage-{len(collection.documents)}"
-            collection.documents[document] = paragraph["context"]
-            for question in paragraph["qas"]:
-                query = str(question["id"])
-                collection.queries[query] = question["question"]
-                collection.relevant[query] = {document: 1}
-    return collection
+    articles = json.loads(path.read_text(encoding="utf-8"))["data"]
+    contexts = [paragraph["context"] for article in articles for paragraph in article["paragraphs"]]
+    ids = {context: f"passage-{place}" for place, context in enumerate(contexts)}
+    # By id, not by text: each passage is a chunk here, and one that says nearly the same is not the right one.
+    asked = load_questions(path)
+    questions = tuple(
+        replace(question, judgements=tuple(Judgement((ids[one.wanted[0]],)) for one in question.judgements))
+        for question in asked.questions
+    )
+    return Collection(
+        path.stem,
+        {id: context for context, id in ids.items()},
+        replace(asked, by="chunk", questions=questions),
+    )
 
 
 def _trec(folder: Path) -> Collection:
-    collection = Collection(folder.name)
-    for document, text in _records(_first(folder, "corpus.jsonl", "docs.jsonl", "documents.jsonl")):
-        collection.documents[document] = text
-    for query, text in _records(_first(folder, "queries.jsonl", "queries.tsv")):
-        collection.queries[query] = text
-    for line in (
-        _first(folder, "qrels.txt", "qrels.tsv", "qrels/test.tsv").read_text(encoding="utf-8").splitlines()
-    ):
-        columns = line.split()
-        if len(columns) > 2 and columns[-1].lstrip("-").isdigit():  # the first line may be a heading
-            query, document, grade = columns[0], columns[-2], int(columns[-1])
-            if document in collection.documents:
-                collection.relevant.setdefault(query, {})[document] = grade
-    return collection
-
-
-def _first(folder: Path, *names: str) -> Path:
-    for name in names:
-        if (folder / name).is_file():
-            return folder / name
-    raise SystemExit(f"{folder}: expected one of the files {', '.join(names)}")
+    corpus = next((folder / name for name in _CORPUS if (folder / name).is_file()), None)
+    if corpus is None:
+        raise SystemExit(f"{folder}: expected one of the files {', '.join(_CORPUS)}")
+    return Collection(folder.name, dict(_records(corpus)), load_questions(folder, by="chunk"))
 
 
 def _records(path: Path) -> Iterator[tuple[str, str]]:
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if path.suffix == ".tsv":
-            name, _, text = line.partition("\t")
-            yield name, text
-        elif line.strip():
+    with path.open(encoding="utf-8") as file:
+        for line in file:
             record: dict[str, Any] = json.loads(line)
-            name = next(str(record[key]) for key in ("_id", "id", "doc_id", "query_id") if key in record)
+            name = next(str(record[key]) for key in ("_id", "id", "doc_id") if key in record)
             yield name, f"{record.get('title') or ''}\n{record.get('text') or ''}".strip()
 
 
-def _docstrings() -> Collection:
-    collection = Collection("docstrings")
+def _of_pairs(name: str, pairs: Iterator[tuple[str, str, str]]) -> Collection:
+    """Make a collection of documents, each with an id and the one query that it answers.
+
+    Of documents or queries that are equal the first is kept: only one could be right.
+    """
+    documents: dict[str, str] = {}
+    rows, seen = [], set[str]()
+    for id, query, text in pairs:
+        if query not in seen and text[:200] not in seen:
+            seen |= {query, text[:200]}
+            documents[id] = text
+            rows.append({"question": query, "id": id})
+    return Collection(name, documents, load_questions(rows, by="chunk"))
+
+
+def _docstrings() -> Iterator[tuple[str, str, str]]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated modules are text too
         for name in sorted(sys.stdlib_module_names - {"antigravity", "idlelib", "this", "turtledemo"}):
@@ -154,8 +135,7 @@ def _docstrings() -> Collection:
                 heading, _, body = inspect.cleandoc(text).partition("\n\n")
                 query = " ".join(heading.split())
                 if len(query.split()) > 3 and len(query) < 250 and len(body) > 150:
-                    collection.add_pair(place, query, body[:2000])
-    return _without_repeats(collection)
+                    yield place, query, body[:2000]
 
 
 def _documented(module: ModuleType) -> Iterator[tuple[str, str]]:
@@ -175,8 +155,7 @@ def _members(name: str, value: type) -> Iterator[tuple[str, Any]]:
         yield f"{name}.{member}", item
 
 
-def _packages() -> Collection:
-    collection = Collection("packages")
+def _packages() -> Iterator[tuple[str, str, str]]:
     for package in importlib.metadata.distributions():
         summary = str(package.metadata["Summary"] or "")
         text = (
@@ -185,72 +164,36 @@ def _packages() -> Collection:
             else ""
         )
         if len(summary.split()) > 3 and len(text) > 400:
-            collection.add_pair(package.metadata["Name"], summary, text[:3000])
-    return _without_repeats(collection)
+            yield package.metadata["Name"], summary, text[:3000]
 
 
-def _without_repeats(collection: Collection) -> Collection:
-    """Keep the first of documents or queries that are equal: only one could be right."""
-    kept, seen = Collection(collection.name), set[str]()
-    for name, text in collection.documents.items():
-        query = collection.queries[name]
-        if query not in seen and text[:200] not in seen:
-            seen |= {query, text[:200]}
-            kept.add_pair(name, query, text)
-    return kept
+_BUILT_IN: dict[str, Callable[[], Collection]] = {
+    "docstrings": lambda: _of_pairs("docstrings", _docstrings()),
+    "packages": lambda: _of_pairs("packages", _packages()),
+}
 
 
-_BUILT_IN: dict[str, Callable[[], Collection]] = {"docstrings": _docstrings, "packages": _packages}
-
-
-@dataclass(frozen=True)
-class Figures:
-    """What one mode achieved on one collection; `ndcg` holds a value per query, `seconds` too."""
-
-    mode: Mode
-    ndcg: list[float]
-    hit: float
-    reciprocal_rank: float
-    seconds: list[float]
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean of `ndcg`."""
-        values = np.array(self.ndcg)
-        means = [
-            values[np.random.default_rng(seed).integers(0, len(values), len(values))].mean()
-            for seed in range(500)
-        ]
-        low, high = np.percentile(means, [2.5, 97.5])
-        return float(low), float(high)
-
-
-def write(store: VetorStorage, collection: Collection) -> None:
+def write(store: VetorStorage, documents: dict[str, str]) -> None:
     """Write each document as a chunk of its own."""
-    names = list(collection.documents)
+    names = list(documents)
     for start in range(0, len(names), _BATCH):
         batch = names[start : start + _BATCH]
-        documents = [
-            Document(page_content=collection.documents[name], metadata={"source": name}) for name in batch
-        ]
-        store.write(documents, ids=batch)
+        store.write(
+            [Document(page_content=documents[name], metadata={"source": name}) for name in batch], ids=batch
+        )
 
 
-def measure(store: VetorStorage, collection: Collection, mode: Mode) -> Figures:
-    """Ask every query of a collection."""
-    ndcg, hits, ranks, seconds = [], [], [], []
-    for name, query in collection.queries.items():
-        results = store.search(query, _DEPTH, mode=mode)
-        grades = [collection.relevant[name].get(hit.id, 0) for hit in results]
-        ndcg.append(_gain(grades) / _gain(sorted(collection.relevant[name].values(), reverse=True)[:_DEPTH]))
-        hits.append(any(grade > 0 for grade in grades[:5]))
-        ranks.append(next((1 / place for place, grade in enumerate(grades, 1) if grade > 0), 0.0))
-        seconds.append(results.seconds)
-    return Figures(mode, ndcg, float(np.mean(hits)), float(np.mean(ranks)), seconds)
-
-
-def _gain(grades: Sequence[int]) -> float:
-    return sum(max(grade, 0) / math.log2(place + 1) for place, grade in enumerate(grades, 1))
+def show(found: Evaluation) -> None:
+    """Print a line per mode."""
+    print(f"  mode      nDCG@10{'95 % interval':>18}{'hit@5':>8}{'MRR@10':>8}{'p50 ms':>8}{'p95 ms':>8}")
+    for mode, rows in found.to_pandas().groupby("configuration", sort=False):
+        figures = rows.set_index("measure")
+        value, ndcg = figures["value"], figures.loc["ndcg@10"]
+        interval = f"{ndcg['low']:.3f} to {ndcg['high']:.3f}"
+        print(
+            f"  {mode:8}{value['ndcg@10']:9.4f}{interval:>18}{value['hit@5']:8.4f}{value['mrr@10']:8.4f}"
+            f"{value['p50_ms']:8.1f}{value['p95_ms']:8.1f}"
+        )
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -266,20 +209,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     for source in options.collections:
         collection = load(source).sampled(options.queries)
-        if not collection.queries:
-            raise SystemExit(f"{source}: no query has a relevant document")
-        print(f"{collection.name}: {len(collection.documents)} documents, {len(collection.queries)} queries")
-        print(f"  mode      nDCG@10{'95 % interval':>18}{'hit@5':>8}{'MRR@10':>8}{'p50 ms':>8}{'p95 ms':>8}")
+        count = len(collection.questions.questions)
+        print(f"{collection.name}: {len(collection.documents)} documents, {count} queries")
         with tempfile.TemporaryDirectory() as folder, open_storage(Path(folder, "store")) as store:
-            write(store, collection)
-            for mode in options.modes:
-                found = measure(store, collection, mode)
-                low, high = found.interval
-                p50, p95 = np.percentile(found.seconds, [50, 95]) * 1000
-                print(
-                    f"  {mode:8}{np.mean(found.ndcg):9.4f}{f'{low:.3f} to {high:.3f}':>18}{found.hit:8.4f}"
-                    f"{found.reciprocal_rank:8.4f}{p50:8.1f}{p95:8.1f}"
-                )
+            write(store, collection.documents)
+            show(oraculo.evaluate(collection.questions, options.modes, store=store, timed=count))
 
 
 if __name__ == "__main__":

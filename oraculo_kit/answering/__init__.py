@@ -1,0 +1,1 @@
+"""Answers with sources: retrieval, a fenced prompt, any LangChain chat model, citations that are checked."""
