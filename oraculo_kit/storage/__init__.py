@@ -1,6 +1,15 @@
 """Stores: where chunks, vectors, full text and the ledger of sources live.
 
-`open_storage` is the way in. The storage layer knows nothing of services, notebooks or command lines.
+`open_storage` is the way in, `base` the interface, `faiss` the embedded store behind it. The storage layer knows
+nothing of services, notebooks or command lines. Its modules, by what they are for::
+
+    one commit    schema catalog | prepare records rows commit | claims owners guards identity | lock forks
+    vectors       segments manifest precision | scanning half openmp | approximate tuning index_facts indexing
+    words         stems language fulltext frequencies
+    search        options searching snapshot | filters operands filter_indexes | hybrid candidates ranking diversity
+                  context explaining results
+    upkeep        compaction purging reembedding optimizing | health verify | repairing and its parts | copies export
+    places        folders sharing filesystems
 """
 
 from __future__ import annotations

@@ -40,7 +40,6 @@ from oraculo_kit.storage.base import Mode, SourceDocuments, SourceRow, StoreStat
 from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.compaction import CompactReport
 from oraculo_kit.storage.compaction import compact as compact_store
-from oraculo_kit.storage.copies import copy_store
 from oraculo_kit.storage.export import vector_pages, vectors_by_id, write_parquet
 from oraculo_kit.storage.feedback import Feedback, insert_feedback, read_feedback
 from oraculo_kit.storage.filter_indexes import checked_key, create_index, drop_index, indexed_keys
@@ -58,7 +57,6 @@ from oraculo_kit.storage.prepare import check_vectors, prepare_source
 from oraculo_kit.storage.purging import purge as purge_store
 from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
 from oraculo_kit.storage.reembedding import ReembedReport, reembed_store
-from oraculo_kit.storage.repairing import RepairReport, repair_store
 from oraculo_kit.storage.rows import next_commit, numbers_of_ids
 from oraculo_kit.storage.searching import Searcher
 from oraculo_kit.storage.snapshot import Reader, check_source, matching
@@ -70,6 +68,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oraculo_kit.storage.catalog import Catalog
+    from oraculo_kit.storage.repairing import RepairReport
 
 _open_stores: weakref.WeakSet[FaissVetorStorage] = weakref.WeakSet()
 _log = logging.getLogger("oraculo_kit.storage")
@@ -457,9 +456,13 @@ class FaissVetorStorage(VetorStorage):
         return verify_store(self._folder)
 
     def repair(self) -> RepairReport:
+        from oraculo_kit.storage.repairing import repair_store  # rarely needed: not at every import
+
         return repair_store(self._folder, self.embedder, lock_timeout=self._writing().lock.timeout)
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
+        from oraculo_kit.storage.copies import copy_store
+
         self._reading()
         return copy_store(self._folder, Path(os.path.abspath(path)))
 
