@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oraculo_kit import __version__
+from oraculo_kit.cli_store import add_store_commands
 from oraculo_kit.errors import OraculoError, ServicesFailedError, StoreNotFoundError
 
 
@@ -94,6 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source")
     command("status", _status, "show services, settings and base")
     command("doctor", _doctor, "check everything and say how to mend it")
+    add_store_commands(command)
     sub = command(
         "demo", _demo, "ingest real text from this machine, or a folder, and answer three questions"
     )
@@ -192,26 +194,28 @@ def _remove(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import status
 
-    try:
-        _start(options)
-    except ServicesFailedError:
-        print(status())
-        return 2
+    started = _has_started(options)
     print(status())
-    return 0
+    return 0 if started else 2
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import doctor
 
+    started = _has_started(options)
+    found = doctor()
+    print(found)
+    if not started:
+        return 2
+    return 1 if found.problems else 0
+
+
+def _has_started(options: argparse.Namespace) -> bool:
     try:
         _start(options)
     except ServicesFailedError:
-        print(doctor())
-        return 2
-    found = doctor()
-    print(found)
-    return 1 if found.problems else 0
+        return False
+    return True
 
 
 def _demo(options: argparse.Namespace) -> int:

@@ -1,0 +1,142 @@
+"""The commands of ``oraculo`` that look after a base: they open it by its path, without services.
+
+So a base that cannot be opened can still be verified and repaired.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from oraculo_kit.errors import StorageError, StoreNotFoundError
+
+if TYPE_CHECKING:
+    from oraculo_kit.storage.faiss import FaissVetorStorage
+
+Command = Callable[[str, Any, str], argparse.ArgumentParser]
+
+
+def add_store_commands(command: Command) -> None:
+    """Add the commands to the parser.
+
+    Parameters
+    ----------
+    command : callable
+        Makes the parser of a command from its name, its function and a sentence.
+    """
+    command("health", _health, "tell what the base would want done")
+    command("verify", _verify, "check every invariant of the base, and change nothing")
+    command("repair", _repair, "rebuild what can be rebuilt of a damaged base, and name what is lost")
+    sub = command("compact", _compact, "merge files and give the space of deleted chunks back")
+    sub.add_argument(
+        "--purge", action="store_true", help="also erase what was deleted from every file (LGPD)"
+    )
+    sub = command("optimize", _optimize, "build approximate indexes that make a large base faster")
+    sub.add_argument(
+        "--recall", type=float, default=0.95, help="share of the true nearest to find (default 0.95)"
+    )
+    sub = command("reembed", _reembed, "embed every text of the base anew with another model")
+    sub.add_argument("embedder", help='"wordllama" or "provider:model"')
+    sub = command("snapshot", _snapshot, "make a consistent copy of the base, beside readers and writers")
+    sub.add_argument("path", help="a new folder")
+    sub = command("restore", _restore, "put a copy of a snapshot in the place of the base")
+    sub.add_argument("snapshot")
+    sub.add_argument(
+        "--overwrite", action="store_true", help="set a base that is there aside, under another name"
+    )
+
+
+def _location(options: argparse.Namespace, *, must_exist: bool = True) -> str:
+    """Return the base's folder, as every other command finds it."""
+    from oraculo_kit.environment import set_environ_remote
+    from oraculo_kit.settings import Settings, absolute_location, is_url
+
+    set_environ_remote()
+    location = absolute_location(options.store) if options.store is not None else Settings.resolve().store
+    if is_url(location):
+        raise StorageError(f"the base {location} is not a folder; look after it with its own tools")
+    if must_exist and not os.path.exists(location):
+        raise StoreNotFoundError(f"there is no base at {location}. Check --store or ORACULO_STORE")
+    return location
+
+
+def _opened(
+    options: argparse.Namespace, *, read_only: bool = False
+) -> AbstractContextManager[FaissVetorStorage]:
+    from oraculo_kit.settings import Settings
+    from oraculo_kit.storage.faiss import FaissVetorStorage
+
+    location, settings = _location(options), Settings.resolve()
+    return FaissVetorStorage(
+        location, None, read_only, durability=settings.durability, lock_timeout=settings.lock_timeout
+    )
+
+
+def _health(options: argparse.Namespace) -> int:
+    with _opened(options, read_only=True) as store:
+        report = store.health()
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from oraculo_kit.storage.verify import verify_store
+
+    report = verify_store(Path(_location(options)))
+    print(report)
+    return 0 if report.ok else 1
+
+
+def _repair(options: argparse.Namespace) -> int:
+    from oraculo_kit.embed import Embedder
+    from oraculo_kit.settings import Settings
+    from oraculo_kit.storage.repairing import repair_store
+
+    report = repair_store(Path(_location(options)), Embedder(Settings.resolve().embedder))
+    print(report)
+    return 0 if report.ok and not report.lost else 1
+
+
+def _compact(options: argparse.Namespace) -> int:
+    with _opened(options) as store:
+        print(store.compact(purge=options.purge))
+    return 0
+
+
+def _optimize(options: argparse.Namespace) -> int:
+    with _opened(options) as store:
+        report = store.optimize(options.recall)
+    print(report)
+    return 0 if report.reached else 1
+
+
+def _reembed(options: argparse.Namespace) -> int:
+    def tell(done: int, total: int) -> None:
+        if not options.quiet:
+            print(f"{done} of {total} chunks embedded", file=sys.stderr)
+
+    with _opened(options) as store:
+        print(store.reembed(options.embedder, tell))
+    return 0
+
+
+def _snapshot(options: argparse.Namespace) -> int:
+    with _opened(options, read_only=True) as store:
+        print(store.snapshot(options.path))
+    return 0
+
+
+def _restore(options: argparse.Namespace) -> int:
+    from oraculo_kit.storage.copies import restore_store
+
+    location = _location(options, must_exist=False)
+    aside = restore_store(options.snapshot, location, overwrite=options.overwrite)
+    print(f"{location} holds what {options.snapshot} holds")
+    if aside is not None:
+        print(f"what was there before is now {aside}")
+    return 0
