@@ -49,7 +49,7 @@ _DOCUMENTS = frozenset(
     }
 )
 
-_BATCH_ROWS = 4096  # what the store puts into a segment of its own
+_BATCH_ROWS = 4096  # enough for a segment of its own
 _BATCH_BYTES = 64_000_000  # of vectors
 _BATCH_CHARACTERS = 32_000_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 
 import numpy as np
@@ -33,17 +32,6 @@ def test_ndcg_is_what_a_hand_computes() -> None:
 
 def test_ndcg_of_nothing_to_find_is_zero_and_warns_of_no_division() -> None:
     assert measures.ndcg(gains(0, 0), gains(0), 2).tolist() == [0.0]
-
-
-@pytest.mark.skipif(importlib.util.find_spec("sklearn") is None, reason="scikit-learn is no dependency")
-def test_ndcg_is_that_of_scikit_learn() -> None:
-    from sklearn.metrics import ndcg_score  # type: ignore[import-not-found,unused-ignore]
-
-    grades = np.random.default_rng(1).integers(0, 4, (20, 10)).astype(float)
-    ideal = -np.sort(-grades, axis=1)
-    order = np.tile(np.arange(10, 0, -1), (20, 1))
-    expected = [ndcg_score(grades[[row]], order[[row]], k=5) for row in range(20)]
-    assert measures.ndcg(grades, ideal, 5) == pytest.approx(expected)
 
 
 def test_recall_hit_and_reciprocal_rank_look_at_the_first_places_only() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.records import SourceWrite
+from oraculo_kit.storage.segments import sorted_positions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -193,7 +194,7 @@ def mark_flushed(catalog: Catalog, numbers: NDArray[np.int64], last: int) -> Non
     # Deleted while they were pending: since then, or before, when the segment does not hold them. Of the latter
     # nobody needs to know any more: the list of segments changes, so readers make their manifest anew.
     deleted = catalog.rows("SELECT number FROM tombstones WHERE unsegmented AND number <= ?", (last,))
-    held = np.isin([number for (number,) in deleted], numbers)
+    _, held = sorted_positions(numbers, np.array([number for (number,) in deleted], np.int64))
     catalog.db.executemany(
         "UPDATE tombstones SET unsegmented = 0 WHERE number = ?",
         [row for row, is_held in zip(deleted, held, strict=True) if is_held],

