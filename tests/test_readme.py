@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -12,6 +13,9 @@ import pytest
 
 import oraculo_kit
 from oraculo_kit.settings import setting_variables
+from tests.openai_server import KEY, OpenAIServer, says, server
+
+__all__ = ["server"]  # a fixture
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,9 +32,31 @@ documents = [Document("uma pergunta", metadata={"source": "a.md"})]
 """
 
 
-def test_the_python_blocks_run_in_order_as_cells_of_one_notebook(project: Path) -> None:
+# A SQuAD-style file, as `evaluate` takes it.
+_QUESTIONS = {
+    "data": [
+        {
+            "title": "Notas",
+            "paragraphs": [
+                {
+                    "context": "Prazo de entrega: dez dias.",
+                    "qas": [{"id": "1", "question": "Qual o prazo?", "answers": [{"text": "dez dias"}]}],
+                }
+            ],
+        }
+    ]
+}
+
+
+def test_the_python_blocks_run_in_order_as_cells_of_one_notebook(
+    project: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.route = says("Por dois anos [1].")
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
     shutil.copytree(ROOT / "notebooks" / "dados", project / "docs")
     (project / "notes.md").write_text("# Notas\n\nPrazo de entrega: dez dias.", encoding="utf-8")
+    (project / "faquad.json").write_text(json.dumps(_QUESTIONS), encoding="utf-8")
     cells = [block for block in BLOCKS if "firebase_admin" not in block]
     assert len(cells) >= 6
     script = (
