@@ -85,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("ingest", _ingest, "make files and folders searchable")
     sub.add_argument("paths", nargs="+", metavar="PATH")
     sub.add_argument("--jobs", type=int, metavar="N", help="worker processes; -1 for all cores")
+    sub.add_argument("--prune", action="store_true", help="take files that are gone out of the base")
     sub.add_argument("--glob", metavar="PATTERN", help='of folders take only such files, e.g. "*.pdf"')
     sub = command("search", _search, "find the chunks that answer a question best")
     sub.add_argument("query", nargs="+")
@@ -146,7 +147,9 @@ def _ingest(options: argparse.Namespace) -> int:
     from oraculo_kit.ingestion import ingest
 
     _start(options)
-    report = ingest(options.paths, glob=options.glob, n_jobs=options.jobs, progress=not options.quiet)
+    report = ingest(
+        options.paths, glob=options.glob, prune=options.prune, n_jobs=options.jobs, progress=not options.quiet
+    )
     print(report)
     for outcome in report.failed:
         # Whole, and all of them: the table cuts what a shell cannot show again.

@@ -16,9 +16,9 @@ import hashlib
 import os
 import time
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -99,13 +99,16 @@ def ingest_sources(
     characters = 0
     for group in _batches(sources, _LOOK_UPS):
         known = storage.ledger([source.key for source in group])
+        touched: dict[str, LedgerEntry] = {}
         for source in group:
             try:
                 prepared = _prepare(source, known.get(source.key), settings, pipeline, run)
             except SourceError as exc:
                 yield _failed(storage, source, exc)
                 continue
-            if prepared is None:
+            if prepared is None or isinstance(prepared, LedgerEntry):
+                if prepared is not None:
+                    touched[source.key] = prepared
                 yield SourceOutcome(
                     source.key, "unchanged", bytes=source.size, pid=os.getpid(), store=storage.location
                 )
@@ -115,6 +118,9 @@ def ingest_sources(
             if len(waiting) >= COMMIT_SOURCES or characters >= COMMIT_CHARACTERS:
                 yield from _store(storage, waiting)
                 waiting, characters = [], 0
+        storage.touch(
+            touched
+        )  # so that the next run need not read these files to see that they are unchanged
     if waiting:
         yield from _store(storage, waiting)
 
@@ -131,8 +137,13 @@ def _unchanged_by_time(source: IngestSource, entry: LedgerEntry | None, pipeline
 
 def _prepare(
     source: IngestSource, entry: LedgerEntry | None, settings: Settings, pipeline: str, run: str
-) -> _Prepared | None:
-    """Load and split a source; None when it is unchanged.
+) -> _Prepared | LedgerEntry | None:
+    """Load and split a source.
+
+    Returns
+    -------
+    _Prepared, LedgerEntry or None
+        None when it is unchanged by size and time; a ledger entry with its new time when it is unchanged by its hash.
 
     Raises
     ------
@@ -150,8 +161,13 @@ def _prepare(
     started = time.perf_counter()
     content = source.content(settings.max_file_bytes)
     content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
+    mtime_ns = source.mtime_ns
+    if mtime_ns is not None and time.time_ns() - mtime_ns < _RACY_NS:
+        mtime_ns = None
     if entry is not None and (entry.content_hash, entry.pipeline) == (content_hash, pipeline):
-        return None
+        if (entry.bytes, entry.mtime_ns) == (len(content), mtime_ns):
+            return None
+        return replace(entry, bytes=len(content), mtime_ns=mtime_ns)
     documents = source.documents(content)
     seconds["load"] = time.perf_counter() - started
     started = time.perf_counter()
@@ -163,9 +179,6 @@ def _prepare(
             document.metadata.setdefault("lang", language)
     chunks = split_documents(documents, chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
     seconds["split"] = time.perf_counter() - started
-    mtime_ns = source.mtime_ns
-    if mtime_ns is not None and time.time_ns() - mtime_ns < _RACY_NS:
-        mtime_ns = None
     return _Prepared(
         source,
         known=entry is not None,
@@ -230,6 +243,7 @@ def ingest(
     id: str | None = None,
     name: str | None = None,
     glob: str | None = None,
+    prune: bool = False,
     n_jobs: int | None = None,
     backend: str = "loky",
     progress: bool = True,
@@ -246,6 +260,9 @@ def ingest(
         one of `id` and `name` must be given. Other columns become metadata.
     glob : str, optional
         Take only files of a folder whose name matches, for example ``"*.pdf"``.
+    prune : bool
+        Take files out of the base that were ingested from below the given folders and are no more. A file that is
+        missing from an empty folder stays, with a warning: the drive may not be mounted.
     n_jobs : int, optional
         Worker processes; -1 for all cores, -2 for all but one. By default none for small jobs (this process does
         it) and all cores for large ones.
@@ -310,7 +327,17 @@ def ingest(
             advance()
     places = {source.key: place for place, source in enumerate(listed)}
     outcomes.sort(key=lambda outcome: places[outcome.source])
+    if prune:
+        outcomes.extend(_pruned(services.vetor_storage, sources, places))
     return IngestReport(outcomes, time.perf_counter() - started)
+
+
+def _pruned(storage: VetorStorage, sources: Any, listed: Collection[str]) -> Iterator[SourceOutcome]:
+    from oraculo_kit.pruning import gone_sources
+
+    for key in gone_sources(storage, sources, listed):
+        storage.remove_by_metadata("source", key)
+        yield SourceOutcome(key, "pruned", pid=os.getpid(), store=storage.location)
 
 
 def _run(

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
     from oraculo_kit.errors import OraculoError
 
-STATUSES = ("added", "replaced", "unchanged", "skipped", "failed")
-"""added, replaced: stored now. unchanged: stored before, same content. skipped: nothing to index in it (no
-text, unknown format). failed: an error. What was stored of a skipped or failed source before is untouched."""
+STATUSES = ("added", "replaced", "unchanged", "pruned", "skipped", "failed")
+"""added, replaced: stored now. unchanged: stored before, same content. pruned: the file is gone, and out of the base.
+skipped: nothing to index in it (no text, unknown format). failed: an error. What was stored of a skipped or failed source before is untouched."""
 
 _SHOWN_ROWS = 30
 

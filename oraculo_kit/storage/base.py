@@ -300,6 +300,17 @@ class VetorStorage(abc.ABC):
         """Return what the ledger knows of these sources; unknown ones are left out."""
 
     @abc.abstractmethod
+    def touch(self, entries: Mapping[str, LedgerEntry]) -> None:
+        """Note new sizes and times of sources whose content is what it was; in one commit.
+
+        Parameters
+        ----------
+        entries : mapping of str to LedgerEntry
+            By source key. One whose `content_hash` is not the ledger's any more is left alone: somebody else stored
+            another version meanwhile.
+        """
+
+    @abc.abstractmethod
     def iter_documents(self, batch: int = 1000) -> Iterator[list[Document]]:
         """Yield all chunks as documents, `batch` at a time, without holding a version of the store."""
 

@@ -372,13 +372,13 @@ def translated(path: Path) -> Iterator[None]:
         ) from exc
     except (apsw.CorruptError, apsw.NotADBError) as exc:
         raise StoreCorruptedError(
-            f"the catalog {path} is damaged ({exc}). Nothing was changed. Run `oraculo verify` to see what is "
-            "damaged, or restore the store from a copy"
+            f"the catalog {path} is damaged ({exc}). Nothing was changed. `oraculo verify` tells what is "
+            "damaged, `oraculo repair` saves what can be saved, `oraculo restore` brings a snapshot back"
         ) from exc
     except UnicodeDecodeError as exc:
         raise StoreCorruptedError(
             f"the catalog {path} is damaged: it holds text that is not UTF-8 ({exc}). Nothing was changed. Run "
-            "`oraculo verify` to see what is damaged, or restore the store from a copy"
+            "`oraculo repair`: it saves what can be saved, and names what is lost"
         ) from exc
     except apsw.FullError as exc:
         raise StorageError(

@@ -22,7 +22,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -340,6 +340,15 @@ class FaissVetorStorage(VetorStorage):
                 (json.dumps(list(keys)),),
             )
         return {row[0]: LedgerEntry(*row[1:]) for row in rows}
+
+    def touch(self, entries: Mapping[str, LedgerEntry]) -> None:
+        rows = [(each.bytes, each.mtime_ns, key, each.content_hash) for key, each in entries.items()]
+        if rows:
+            with self._writing().transaction("refresh the ledger") as catalog:
+                next_commit(catalog)
+                catalog.db.executemany(
+                    "UPDATE sources SET bytes = ?, mtime_ns = ? WHERE key = ? AND content_hash = ?", rows
+                )
 
     def iter_documents(self, batch: int = 1000) -> Iterator[list[Document]]:
         after = -1

@@ -99,10 +99,6 @@ class SegmentIndex:
                     self._is_usable = self._opened is not None
         return self._opened
 
-    def reset(self) -> None:
-        """In a forked child: the lock may be held by a thread that does not exist here."""
-        self._lock = threading.Lock()
-
 
 def load_indexes(
     catalog: Catalog, folder: Path, segments: Mapping[str, Segment], known: Mapping[str, SegmentIndex]

@@ -239,7 +239,7 @@ def open_segment(path: Path) -> Segment:
     except FileNotFoundError as exc:
         raise StoreCorruptedError(
             f"the segment {path} is missing, and the catalog needs it. Nothing was changed. Restore the file from "
-            "a copy, or ingest the sources again into a new store"
+            "a copy, or run `oraculo repair`: it makes the vectors again from the stored texts"
         ) from exc
 
 
@@ -265,7 +265,7 @@ def read_pending(catalog: Catalog, dimension: int, after: int) -> tuple[Numbers,
         if not isinstance(blob, bytes) or zlib.crc32(blob) != checksum or len(blob) != dimension * 4:
             raise StoreCorruptedError(
                 f"the vector of chunk number {number} in {catalog.path} is damaged. Nothing was changed. Run "
-                "`oraculo verify` to see what else is damaged; ingesting its source again mends it"
+                "`oraculo repair`: it makes the vector again from the stored text"
             )
     numbers = np.array([row[0] for row in rows], np.int64)
     vectors = np.frombuffer(b"".join(row[2] for row in rows), "<f4").reshape(len(rows), dimension)

@@ -204,6 +204,6 @@ def sync_folder(folder: Path) -> None:
 
 def _damaged(path: Path, reason: str) -> StoreCorruptedError:
     return StoreCorruptedError(
-        f"the segment {path} is damaged: {reason}. Nothing was changed. Run `oraculo verify` to see what else is "
-        "damaged; restore the file from a copy, or ingest the sources again into a new store"
+        f"the segment {path} is damaged: {reason}. Nothing was changed. Restore the file from a copy, or run "
+        "`oraculo repair`: it makes the vectors again from the stored texts"
     )

@@ -203,7 +203,7 @@ class Snapshot:
             if row_checksum(chunk_id, ordinal, text, metadata) != checksum:
                 raise StoreCorruptedError(
                     f"the chunk {chunk_id} of source {source!r} in {self.catalog.path} is damaged: its text or "
-                    "metadata does not match its checksum. Run `oraculo verify` to see what else is damaged; "
+                    "metadata does not match its checksum. `oraculo repair` removes what is damaged; "
                     "ingesting its source again mends it"
                 )
             merged = merge_metadata(source, shared, metadata, bool(inherits))
@@ -224,7 +224,7 @@ def check_source(catalog: Catalog, key: str, metadata: str, language: str | None
     if source_checksum(key, metadata, language) != checksum:
         raise StoreCorruptedError(
             f"the ledger's row of source {key!r} in {catalog.path} is damaged: its key, language or metadata does not "
-            "match its checksum. Run `oraculo verify` to see what else is damaged; ingesting the source again mends it"
+            "match its checksum. Run `oraculo repair`, or ingest the source again"
         )
 
 

@@ -50,7 +50,7 @@ def test_a_truncated_segment_is_refused(segment: Path, left: int) -> None:
     os.truncate(segment, left if left >= 0 else segment.stat().st_size + left)
     with pytest.raises(StoreCorruptedError, match=r"one\.f32 is damaged: it has \d+ bytes") as caught:
         Segment(segment)
-    assert "oraculo verify" in str(caught.value)
+    assert "oraculo repair" in str(caught.value)
 
 
 def test_a_longer_segment_is_refused(segment: Path) -> None:

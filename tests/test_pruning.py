@@ -1,0 +1,125 @@
+"""Files that are gone leave the base when that is asked for, and only then."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+import oraculo_kit as oraculo
+from oraculo_kit.cli import main
+from oraculo_kit.discovery import source_key
+
+
+@pytest.fixture
+def docs(project: Path) -> Path:
+    """Return a folder of five files in two folders, ingested."""
+    folder = project / "docs"
+    (folder / "sub").mkdir(parents=True)
+    for name in ("a.txt", "b.txt", "ção.txt", "sub/c.txt", "sub/d.txt"):
+        (folder / name).write_text(f"nota fiscal {name}", encoding="utf-8")
+    (project / "other.txt").write_text("fora", encoding="utf-8")
+    oraculo.ingest([folder, project / "other.txt"], progress=False)
+    return folder
+
+
+def names() -> set[str]:
+    return {Path(source).name for source in oraculo.sources()["source"]}
+
+
+def test_a_file_that_is_gone_is_pruned_and_reported(docs: Path) -> None:
+    (docs / "a.txt").unlink()
+    assert oraculo.ingest(docs, progress=False).counts == {"unchanged": 4}
+    assert "a.txt" in names()
+
+    report = oraculo.ingest(docs, prune=True, progress=False)
+
+    assert report.counts == {"unchanged": 4, "pruned": 1}
+    assert names() == {"b.txt", "ção.txt", "c.txt", "d.txt", "other.txt"}
+    assert oraculo.ingest(docs, prune=True, progress=False).counts == {"unchanged": 4}
+
+
+def test_a_folder_that_is_gone_is_pruned_with_all_it_held(docs: Path) -> None:
+    shutil.rmtree(docs / "sub")
+    assert oraculo.ingest(docs, prune=True, progress=False).counts == {"unchanged": 3, "pruned": 2}
+
+
+def test_below_an_empty_folder_nothing_is_gone(docs: Path) -> None:
+    shutil.rmtree(docs / "sub")
+    (docs / "sub").mkdir()  # as a drive that is not mounted
+    with pytest.warns(UserWarning, match="2 files are missing from folders that are empty, and stay"):
+        report = oraculo.ingest(docs, prune=True, progress=False)
+    assert "pruned" not in report.counts
+    assert len(names()) == 6
+
+
+def test_an_empty_root_prunes_nothing(docs: Path) -> None:
+    shutil.rmtree(docs)
+    docs.mkdir()
+    with pytest.warns(UserWarning, match="5 files are missing"):
+        oraculo.ingest(docs, prune=True, progress=False)
+    assert len(names()) == 6
+
+
+def test_what_a_glob_leaves_out_is_not_gone(docs: Path) -> None:
+    report = oraculo.ingest(docs, glob="*.md", prune=True, progress=False)
+    assert report.counts == {}
+    assert len(names()) == 6
+
+
+def test_only_given_folders_are_pruned(docs: Path) -> None:
+    (docs / "a.txt").unlink()
+    (docs.parent / "other.txt").unlink()
+    assert oraculo.ingest(docs / "sub", prune=True, progress=False).counts == {"unchanged": 2}
+    assert oraculo.ingest(docs, prune=True, progress=False).counts == {"unchanged": 4, "pruned": 1}
+    assert "other.txt" in names()
+
+
+def test_a_name_in_decomposed_unicode_is_not_taken_for_gone(docs: Path) -> None:
+    (docs / "ção.txt").unlink()
+    (docs / unicodedata.normalize("NFD", "ção.txt")).write_text("nota fiscal ção.txt", encoding="utf-8")
+    assert "pruned" not in oraculo.ingest(docs, glob="*.md", prune=True, progress=False).counts
+
+
+@pytest.mark.skipif(
+    sys.platform == "win32" or os.geteuid() == 0, reason="needs a folder that cannot be entered"
+)
+def test_what_cannot_be_seen_is_not_gone(docs: Path) -> None:
+    (docs / "sub").chmod(0)
+    try:
+        assert "pruned" not in oraculo.ingest(docs, prune=True, progress=False).counts
+    finally:
+        (docs / "sub").chmod(0o755)
+
+
+def test_the_command_line_prunes_too(docs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (docs / "a.txt").unlink()
+    assert main(["ingest", str(docs), "--prune", "--quiet"]) == 0
+    assert "1 pruned" in capsys.readouterr().out
+
+
+def test_a_file_written_anew_with_the_same_content_is_read_once(docs: Path) -> None:
+    path = docs / "a.txt"
+    key = source_key(path)
+    os.utime(path, (1_000_000_000, 1_000_000_000))
+    assert oraculo.vetor_storage().ledger([key])[key].mtime_ns != path.stat().st_mtime_ns
+
+    assert oraculo.ingest(docs, progress=False).counts == {"unchanged": 5}
+
+    assert oraculo.vetor_storage().ledger([key])[key].mtime_ns == path.stat().st_mtime_ns
+    path.write_text("nota fiscal b.txt", encoding="utf-8")  # of the same size
+    os.utime(path, (1_000_000_001, 1_000_000_001))
+    assert oraculo.ingest(docs, progress=False).counts == {"replaced": 1, "unchanged": 4}
+
+
+def test_a_time_is_not_noted_for_content_that_somebody_else_replaced(docs: Path) -> None:
+    storage, key = oraculo.vetor_storage(), source_key(docs / "a.txt")
+    entry = storage.ledger([key])[key]
+    from dataclasses import replace
+
+    storage.touch({key: replace(entry, content_hash="another", mtime_ns=7)})
+    assert storage.ledger([key])[key] == entry
