@@ -12,6 +12,10 @@ while lists are read on until enough rows passed. One bit per component (RaBitQ)
 needs ten candidates per hit and a newer FAISS; 4-bit product codes lose too much (0.85 with ten candidates per hit),
 and their "fast scan" lists are copied into each process, not mapped.
 
+At 1,000,000 rows of 384 dimensions (``tests/benchmarks/approximate.py``, two busy cores): built and tuned in four to
+six minutes, 380 MB; fresh queries took 3.2 ms at recall@10 of 0.953, an exact scan 130 ms. On 53,296 real passages the
+837 questions of FaQuAD found 0.999 of the true ten.
+
 Protocol of the file:
 
 1. `build_index` trains on a sample and adds the rows block by block, so that beside the segment only the codes (one
