@@ -149,7 +149,7 @@ def langchain_faiss(folder: Path, options: argparse.Namespace) -> Callable[[Any]
 def chroma(folder: Path, options: argparse.Namespace) -> Callable[[Any], Any]:
     import chromadb
 
-    collection = chromadb.PersistentClient(str(folder)).create_collection("c")
+    collection = chromadb.PersistentClient(str(folder)).create_collection("chunks")
 
     def add(batch: Any) -> None:
         documents, vectors = batch
@@ -187,7 +187,7 @@ def sqlite_vec_store(folder: Path, options: argparse.Namespace) -> Callable[[Any
     db = apsw.Connection(str(folder / "v.db"))
     db.enable_load_extension(True)
     db.load_extension(sqlite_vec.loadable_path())
-    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE c(text, metadata)")
+    db.execute("PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; CREATE TABLE c(text, metadata)").fetchall()
     db.execute(f"CREATE VIRTUAL TABLE v USING vec0(e float[{options.dimension}])")
 
     def add(batch: Any) -> None:
