@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.environment import EnvironmentPlan, apply_environ, fetch_environ, redact
@@ -41,6 +42,9 @@ from oraculo_kit.errors import (
     ServicesFailedError,
     ServicesNotStartedError,
     SettingsError,
+    StorageError,
+    StoreLocationError,
+    StoreReadOnlyError,
 )
 from oraculo_kit.messages import N_, locale_language, supported_language, translator
 from oraculo_kit.settings import LOG_LEVELS, Settings, find_project_root, setting_variables
@@ -98,6 +102,10 @@ class Services:
     pid: int
     seconds: dict[str, float]
     lines: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        # What `use()` shows as the last line of a cell.
+        return f"<Services of {self.context!r}, process {self.pid}: {self.vetor_storage!r}>"
 
 
 @dataclass(frozen=True)
@@ -242,6 +250,9 @@ def _start(
         storage = _open_store(process, resolved)
         seconds["storage"] = time.perf_counter() - started
         say(logging.INFO, N_("VetorStorage configured successfully!"), context)
+        if storage.read_only:
+            text = N_("{store} can only be searched: it cannot be written to from here")
+            say(logging.WARNING, text, context, store=storage.location)
         say(logging.INFO, N_("Services started successfully for {context}!"), context)
     # SystemExit too: what calls sys.exit during a start must end neither a kernel nor a worker. An interrupt
     # leaves everything as if the start had not begun.
@@ -300,12 +311,20 @@ def _open_store(process: _Process, settings: Settings) -> VetorStorage:
     old = process.services
     if old is not None and _store_settings(old.settings) == _store_settings(settings):
         return old.vetor_storage  # only other settings changed: tasks that use the store go on undisturbed
-    return open_storage(
+    opened = partial(
+        open_storage,
         settings.store,
         settings.embedder,
         durability=settings.durability,
         lock_timeout=settings.lock_timeout,
     )
+    try:
+        return opened()
+    except (StoreReadOnlyError, StoreLocationError):
+        # A base of a colleague's, or on a network drive, can still be searched; where there is none, writing was meant.
+        with contextlib.suppress(StorageError):
+            return opened(read_only=True)
+        raise
 
 
 def _store_settings(settings: Settings) -> tuple[Any, ...]:
@@ -505,12 +524,11 @@ def use(location: str | os.PathLike[str] | None = None, *, embedder: Any = None)
     SettingsError, ServicesFailedError
         Then the services stay as they were.
     """
-    from oraculo_kit.settings import is_url
+    from oraculo_kit.settings import absolute_location
 
     settings = ensure_services().settings
     if location is not None:
-        text = os.fspath(location)
-        location = text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+        location = absolute_location(location)
     return start_services(settings.with_values(store=location, embedder=embedder))
 
 

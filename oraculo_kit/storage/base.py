@@ -138,10 +138,13 @@ class VetorStorage(abc.ABC):
         Path or URL.
     embedder : Embedder
         Turns texts into vectors where the caller brings none.
+    read_only : bool
+        Whether every method that writes is refused.
     """
 
     location: str
     embedder: Embedder
+    read_only: bool = False
 
     @abc.abstractmethod
     def write(
@@ -452,7 +455,7 @@ class VetorStorage(abc.ABC):
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         """Copy one version of the store, beside readers and writers, to a store of its own.
 
-        It can be opened, copied and archived, and put back with `oraculo_kit.storage.copies.restore_store`. It is there
+        It can be opened, copied and archived, and put back with `oraculo_kit.restore_store`. It is there
         whole or not at all.
 
         Parameters

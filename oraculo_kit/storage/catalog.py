@@ -63,6 +63,8 @@ class Catalog:
         self._functions: set[str] = set()
         self._immutable = False
         with translated(path):
+            # Before it is opened: a file that takes its place in between makes the connection outdated, not this note.
+            self._file = _identity(path)
             if read_only:
                 name, flags = str(path), apsw.SQLITE_OPEN_READONLY
                 self._immutable = _is_immutable(path)
@@ -72,7 +74,8 @@ class Catalog:
                 name = str(path)
                 flags = apsw.SQLITE_OPEN_READWRITE | (apsw.SQLITE_OPEN_CREATE if create else 0)
             self.db = apsw.Connection(name, flags=flags)
-            self._file = _identity(path)
+            if create and self._file is None:
+                self._file = _identity(path)
             try:
                 self._configure(read_only, durability)
             except BaseException:

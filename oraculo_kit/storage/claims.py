@@ -26,18 +26,39 @@ if TYPE_CHECKING:
 _log = logging.getLogger("oraculo_kit.storage")
 
 
-class ClaimedSegment:
-    """A segment on its way: its name is registered, its file is being written."""
+class ClaimedFile:
+    """A file on its way: its name is registered, it is being written.
 
-    def __init__(self, path: Path, dimension: int) -> None:
-        self.path = path
-        self.dimension = dimension
-        self.first = 0
+    Made without a name, so that `oraculo_kit.storage.commit.Writer.released` can surround the transaction that
+    registers one: an interrupt between the two would leave a claim that a living process never gives back.
+    """
+
+    def __init__(self) -> None:
+        self.path = Path()
         self.adopted = False  # set once the transaction that adopted it is committed
+
+    def register(self, catalog: Catalog, folder: Path, purpose: str, end: str) -> None:
+        """Register a new name for this process, within the write transaction that is open."""
+        self.path = folder / claim_name(catalog, purpose, f"{uuid.uuid4().hex[:8]}.{end}")
+
+
+class ClaimedSegment(ClaimedFile):
+    """A segment on its way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dimension = 0
+        self.first = 0
         self._row: tuple[int, int, str, float | None] = (0, 0, "", None)
 
     @classmethod
     def claim(cls, catalog: Catalog, folder: Path, purpose: str, dimension: int = 0) -> ClaimedSegment:
+        """Return a segment with a name; see `claim_as`."""
+        segment = cls()
+        segment.claim_as(catalog, folder, purpose, dimension)
+        return segment
+
+    def claim_as(self, catalog: Catalog, folder: Path, purpose: str, dimension: int = 0) -> None:
         """Register a new name for this process.
 
         Parameters
@@ -52,8 +73,8 @@ class ClaimedSegment:
             Length of a vector; the store's own when not given.
         """
         end = "f16" if catalog.meta("precision") == "float16" else "f32"
-        name = claim_name(catalog, purpose, f"{uuid.uuid4().hex[:8]}.{end}")
-        return cls(folder / name, dimension or int(catalog.meta("dimension") or 0))
+        self.register(catalog, folder, purpose, end)
+        self.dimension = dimension or int(catalog.meta("dimension") or 0)
 
     @property
     def is_half(self) -> bool:
@@ -88,7 +109,11 @@ class ClaimedSegment:
         self._row = len(numbers), size, digest, recall
 
     def adopt(self, catalog: Catalog) -> bool:
-        """Turn the claim into a segment; False when the claim is gone or the file with it."""
+        """Turn the claim into a segment; False when the claim is gone or the file with it.
+
+        Where nothing was written the claim is given back. That it still stood tells that the store is the one that
+        was looked at: one that was restored meanwhile has no claims.
+        """
         return self._list(catalog, "segments")
 
     def stage(self, catalog: Catalog) -> bool:
@@ -96,9 +121,11 @@ class ClaimedSegment:
         return self._list(catalog, "staged")
 
     def _list(self, catalog: Catalog, table: str) -> bool:
-        if not self.path.exists() or not drop_claim(catalog, self.path.name):
+        written = self._row[0] > 0
+        if (written and not self.path.exists()) or not drop_claim(catalog, self.path.name):
             return False
-        catalog.db.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", (self.path.name, *self._row))
+        if written:
+            catalog.db.execute(f"INSERT INTO {table} VALUES (?, ?, ?, ?, ?)", (self.path.name, *self._row))
         return True
 
 
@@ -127,11 +154,18 @@ def claim_owners(catalog: Catalog, purpose: str) -> list[Owner]:
 
 def collect_claims(catalog: Catalog) -> set[str]:
     """Delete the claims of dead processes, and return the names that are still spoken for."""
+    here = Owner.this_process().host
     for name, host, pid, started in catalog.rows("SELECT name, host, pid, started FROM claims"):
-        # On another host nobody can tell; after a day no honest writer is still at it.
-        expired = time.time_ns() - int(name.partition("-")[0]) > 86_400 * 10**9
+        # On another host nobody can tell; after a day no honest writer is still at it. Here one may be: a slow model
+        # embeds a large store for days.
+        expired = host != here and time.time_ns() - int(name.partition("-")[0]) > 86_400 * 10**9
         if expired or not Owner(host, pid, started).lives():
             catalog.db.execute("DELETE FROM claims WHERE name = ?", (name,))
+    return spoken_for(catalog)
+
+
+def spoken_for(catalog: Catalog) -> set[str]:
+    """Return the names of all files that the catalog knows of."""
     named = catalog.rows(
         "SELECT name FROM segments UNION ALL SELECT name FROM claims UNION ALL SELECT name FROM staged "
         "UNION ALL SELECT name FROM indexes"

@@ -37,10 +37,18 @@ import numpy as np
 
 from oraculo_kit.errors import StorageError, VectorsError
 from oraculo_kit.storage.catalog import Catalog, translated
-from oraculo_kit.storage.claims import ClaimedSegment, claim_owners, collect_claims, drop_claim, remove_files
+from oraculo_kit.storage.claims import (
+    ClaimedFile,
+    ClaimedSegment,
+    claim_owners,
+    collect_claims,
+    drop_claim,
+    remove_files,
+    spoken_for,
+)
 from oraculo_kit.storage.compaction import merge_small
 from oraculo_kit.storage.forks import gate
-from oraculo_kit.storage.guards import check_not_behind, check_not_lost, is_catalog
+from oraculo_kit.storage.guards import check_not_behind, check_not_lost, check_not_restoring, is_catalog
 from oraculo_kit.storage.identity import EmbedderIdentity
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import read_pending
@@ -97,7 +105,7 @@ class Writer:
         self._durability = durability
         self._precision = precision
         self._catalog: Catalog | None = None
-        self._unreleased: list[ClaimedSegment] = []
+        self._unreleased: list[ClaimedFile] = []
 
     def make_ready(self) -> None:
         """Make an empty catalog where there is none, and bring one of an earlier format forward.
@@ -109,6 +117,7 @@ class Writer:
         """
         if self._is_ready():
             return  # without the lock: hundreds of workers that open a store need not queue
+        check_not_restoring(self.folder)
         with translated(self._catalog_path), self.lock.held("create the store"), gate.passage():
             self.segments.mkdir(exist_ok=True)
             # Before SQLite sees the folder: it makes a missing file, and throws the log of an empty one away.
@@ -219,11 +228,12 @@ class Writer:
             if rows < SEGMENT_ROWS:
                 number, pending = self._commit(writes, embedder, rows, None)
                 continue
-            with self.transaction("claim a segment") as catalog:
-                dimension = self._check_vectors(catalog, writes, embedder)
-                segment = ClaimedSegment.claim(catalog, self.segments, "write", dimension or 0)
-                segment.first = reserve_numbers(catalog, rows)
+            segment = ClaimedSegment()
             with self.released(segment):
+                with self.transaction("claim a segment") as catalog:
+                    dimension = self._check_vectors(catalog, writes, embedder)
+                    segment.claim_as(catalog, self.segments, "write", dimension or 0)
+                    segment.first = reserve_numbers(catalog, rows)
                 numbers = np.arange(segment.first, segment.first + rows, dtype=np.int64)
                 blocks = [write.vectors for write in writes if len(write.rows)]
                 segment.write(numbers, blocks, half_recall(blocks) if segment.is_half else None)
@@ -285,35 +295,33 @@ class Writer:
         return int(dimensions.pop())
 
     @contextmanager
-    def released(self, segment: ClaimedSegment) -> Iterator[None]:
-        """Run the body; give the claim back and remove its file unless the body got it adopted."""
+    def released(self, file: ClaimedFile) -> Iterator[None]:
+        """Run the body; give its claim back and remove the file unless the body got it adopted."""
         try:
             yield
         finally:
-            if not segment.adopted:
-                self._unreleased.append(segment)
+            if file.path.name and not file.adopted:
+                self._unreleased.append(file)
                 self._release_unused()
 
     def _release_unused(self) -> None:
         # Kept when it fails, as on a full disk: a claim of a living process would keep flushes out for ever.
-        for segment in list(self._unreleased):
+        for file in list(self._unreleased):
             try:
-                self._release(segment)
+                self._release(file)
             except (StorageError, OSError) as exc:
-                _log.warning(
-                    "the claim of %s was not given back and will be tried again: %s", segment.path, exc
-                )
+                _log.warning("the claim of %s was not given back and will be tried again: %s", file.path, exc)
                 return
             with suppress(ValueError):  # another thread was faster
-                self._unreleased.remove(segment)
+                self._unreleased.remove(file)
 
-    def _release(self, segment: ClaimedSegment) -> None:
+    def _release(self, file: ClaimedFile) -> None:
         with self.transaction("release a claim") as catalog:
             # A claim that is still there was not adopted, whatever the body came to believe: an interrupt may
             # have struck just after its commit.
-            unused = drop_claim(catalog, segment.path.name)
+            unused = drop_claim(catalog, file.path.name)
         if unused:
-            segment.path.unlink(missing_ok=True)
+            file.path.unlink(missing_ok=True)
 
     def remove(self, select: Callable[[Catalog], NDArray[np.int64]], what: str) -> int:
         """Delete the chunks whose numbers `select` returns inside the transaction; return how many."""
@@ -329,22 +337,24 @@ class Writer:
         The pending rows themselves are left to the commits that follow (`drop_flushed`): they only count as gone.
         """
         self._release_unused()  # a claim of our own that is left would keep us out too
-        with self.transaction("claim a segment") as catalog:
-            # Without a claim of its own nobody else could tell; two flushes would store the same vectors twice.
-            if any(owner.lives() for owner in claim_owners(catalog, "flush")):
-                return False
-            # Whoever lives against all appearances finds the claim gone, and stores nothing.
-            catalog.db.execute("DELETE FROM claims WHERE purpose = 'flush'")
-            segment = ClaimedSegment.claim(catalog, self.segments, "flush")
+        segment = ClaimedSegment()
         with self.released(segment):
+            with self.transaction("claim a segment") as catalog:
+                # Without a claim of its own nobody else could tell; two flushes would store the same vectors twice.
+                if any(owner.lives() for owner in claim_owners(catalog, "flush")):
+                    return False
+                # Whoever lives against all appearances finds the claim gone, and stores nothing.
+                catalog.db.execute("DELETE FROM claims WHERE purpose = 'flush'")
+                segment.claim_as(catalog, self.segments, "flush")
             with self.reading() as catalog:
                 numbers, vectors = read_pending(catalog, segment.dimension, int(catalog.meta("flushed")))
                 last = last_pending(catalog)
             if len(numbers):
                 segment.write(numbers, [vectors], half_recall([vectors]) if segment.is_half else None)
             with self.transaction("flush") as catalog:
-                adopted = bool(len(numbers)) and segment.adopt(catalog)
-                if last is not None and (adopted or not len(numbers)):
+                # Also when there was nothing to write: a mark of another time would bring vectors back, or hide them.
+                adopted = segment.adopt(catalog)
+                if last is not None and adopted:
                     next_commit(catalog)
                     bump_layout(catalog)
                     mark_flushed(catalog, numbers, last)
@@ -372,12 +382,19 @@ class Writer:
         return self.remove_dropped(files, keep)
 
     def remove_dropped(self, files: Iterable[Path], keep: Collection[str] = ()) -> list[str]:
-        """Delete files that the catalog names no more, but those to `keep`; return the names of those that went."""
+        """Delete files that the catalog names no more, but those to `keep`; return the names of those that went.
+
+        With the lock held, and after another look: a store that was restored a moment ago may have them still.
+        """
+        files = list(files)
+        if not files:
+            return []
         if self._durability != "power":
             # A power cut may take the commit that dropped them back: then they are needed again.
             with suppress(FileNotFoundError):
                 sync_path(self._catalog_path.with_name(self._catalog_path.name + "-wal"))
-        return remove_files(files, keep)
+        with self.exclusively("delete files") as catalog:
+            return remove_files(files, spoken_for(catalog).union(keep))
 
     def checkpoint(self) -> None:
         """Move the whole log into the database, as far as readers allow."""

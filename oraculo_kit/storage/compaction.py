@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oraculo_kit.errors import StorageError
+from oraculo_kit.errors import StorageError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.claims import ClaimedSegment, claim_owners
 from oraculo_kit.storage.manifest import open_segment
@@ -74,7 +74,7 @@ class CompactReport:
     purged: bool
     seconds: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         erased = "; deleted data was erased from every file" if self.purged else ""
         return (
             f"{self.segments_before} -> {self.segments} segments, {self.dropped} deleted vectors dropped, "
@@ -111,7 +111,7 @@ def merge_segments(writer: Writer) -> int:
             raise StorageError(
                 f"another process is compacting the store {writer.folder}; wait for it, then try again"
             )
-        plan = _groups(_opened(writer, catalog), _dead(catalog))
+        plan = _groups(_opened(writer, _listed(catalog)), _dead(catalog))
     for group in plan:
         dropped += _merge(writer, group, "compact")
     _drop_stray_tombstones(writer)
@@ -132,15 +132,36 @@ def merge_small(writer: Writer, rows: int) -> None:
             "SELECT name FROM segments WHERE rows <= ? AND bytes <= ? ORDER BY name LIMIT ?",
             (rows, MERGE_BYTES // MERGE_SEGMENTS, MERGE_SEGMENTS),
         )
-        if len(small) < MERGE_SEGMENTS:
-            return
-        group = [open_segment(writer.segments / name) for (name,) in small]
-    _merge(writer, group, "merge")
+        group = _opened(writer, small) if len(small) >= MERGE_SEGMENTS else []
+    if len(group) >= MERGE_SEGMENTS:
+        _merge(writer, group, "merge")
 
 
-def _opened(writer: Writer, catalog: Catalog) -> list[Segment]:
-    names = catalog.rows("SELECT name FROM segments ORDER BY name")
-    return [open_segment(writer.segments / name) for (name,) in names]
+def _opened(writer: Writer, names: Sequence[tuple[str]]) -> list[Segment]:
+    """Map segments that a version names, but those that somebody else has replaced since."""
+    opened = (open_listed(writer, name) for (name,) in names)
+    return [segment for segment in opened if segment is not None]
+
+
+def open_listed(writer: Writer, name: str) -> Segment | None:
+    """Map a segment; None when the newest version names it no more.
+
+    Raises
+    ------
+    StoreCorruptedError
+        When it is missing or damaged.
+    """
+    try:
+        return open_segment(writer.segments / name)
+    except StoreCorruptedError:
+        with writer.reading() as catalog:
+            if _all_there(catalog, [name]):
+                raise
+        return None
+
+
+def _listed(catalog: Catalog) -> list[tuple[str]]:
+    return [(name,) for (name,) in catalog.rows("SELECT name FROM segments ORDER BY name")]
 
 
 def _dead(catalog: Catalog) -> Numbers:
@@ -167,11 +188,12 @@ def _groups(segments: Sequence[Segment], dead: Numbers) -> list[list[Segment]]:
 
 def _merge(writer: Writer, group: Sequence[Segment], purpose: str) -> int:
     """Put one segment in the place of several; return how many dead vectors it left out."""
-    with writer.transaction("claim a segment") as catalog:
-        target = ClaimedSegment.claim(catalog, writer.segments, purpose)
-        dead = _dead(catalog)
-        recall = _mean_recall(catalog, group)
+    target = ClaimedSegment()
     with writer.released(target):
+        with writer.transaction("claim a segment") as catalog:
+            target.claim_as(catalog, writer.segments, purpose)
+            dead = _dead(catalog)
+            recall = _mean_recall(catalog, group)
         numbers = np.concatenate([segment.numbers for segment in group])
         left_out = numbers[sorted_positions(dead, numbers)[1]]
         order = np.argsort(numbers, kind="stable")
@@ -180,10 +202,10 @@ def _merge(writer: Writer, group: Sequence[Segment], purpose: str) -> int:
             target.write(numbers[order], _gathered(group, order), recall)
         with writer.transaction("merge segments") as catalog:
             names = [segment.name for segment in group]
-            if not _all_there(catalog, names) or (len(order) and not target.adopt(catalog)):
+            if not _all_there(catalog, names) or not target.adopt(catalog):
                 return 0  # somebody else was faster, or took this process for dead; nothing has changed
             indexes = replace_segments(catalog, names, left_out)
-        target.adopted = bool(len(order))
+        target.adopted = True
     writer.remove_dropped(
         [*(writer.segments / name for name in names), *(writer.indexes / name for name in indexes)]
     )
@@ -239,9 +261,14 @@ def _drop_stray_tombstones(writer: Writer) -> None:
     with writer.transaction("drop tombstones") as catalog:
         dead = _dead(catalog)
         needed = np.zeros(len(dead), np.bool_)
-        for segment in _opened(writer, catalog):
-            needed |= sorted_positions(segment.numbers, dead)[1]
-        stray = dead[~needed & (dead <= int(catalog.meta("flushed")))]
+        for (name,) in _listed(catalog):
+            needed |= sorted_positions(open_segment(writer.segments / name).numbers, dead)[1]
+        # A flush that is at work may be writing the vector of a chunk that was deleted while it was pending.
+        pending = catalog.rows(
+            "SELECT number FROM tombstones WHERE unsegmented AND number > ?", (catalog.meta("flushed"),)
+        )
+        needed |= sorted_positions(np.array([number for (number,) in pending], np.int64), dead)[1]
+        stray = dead[~needed]
         if len(stray):
             replace_segments(catalog, [], stray)
 

@@ -11,7 +11,8 @@ A snapshot is one version of the store, whatever is written meanwhile::
 Restoring makes such a copy beside the place it is for, verifies it, and gives it a new epoch and a commit number above
 all that the old store had. Then, with the old store's writer lock held, the old folder gets a dated name and the copy
 takes its place. Open stores of any process notice: their files are no longer those at the path. Between the two
-renames nothing stands there: a call that strikes this moment fails, and can be repeated.
+renames nothing stands there: a call that strikes this moment fails, and can be repeated. Nobody makes an empty store
+there then, nor when the restore was killed in between; see `oraculo_kit.storage.guards.check_not_restoring`.
 
 Windows refuses to rename a folder while any program has a file in it open. There a restore over a store that is in use
 fails, and says so; nothing is changed then.
@@ -135,7 +136,10 @@ def restore_store(
     if not _is_store(place):
         _refuse_occupied(place, "what is there is no store; choose another folder")
     elif not overwrite:
-        _refuse_occupied(place, "restore with overwrite=True to set that store aside under another name")
+        _refuse_occupied(
+            place,
+            "restore with overwrite=True to set that store aside under another name (in a shell: --overwrite)",
+        )
     make_folder(place.parent)
     with translated(place), _copied(source, place) as copy:
         report = verify_store(copy)
@@ -307,27 +311,29 @@ def _replace(place: Path, copy: Path, timeout: float) -> Path | None:
     """Put a finished copy in the place of a store; return where that is now."""
     aside = None
     for _ in range(_ATTEMPTS):
-        if _is_store(place):
-            aside = _set_aside(place, copy, timeout)
-        _note_commit(copy)
+        free = _free_name(place)
         try:
+            if _is_store(place):
+                _set_aside(place, copy, timeout, free)
+                aside = aside or free  # one that was made in the gap, and set aside later, is not the store
+            _note_commit(copy)
             _give_name(copy, place)
-        except OSError as exc:
-            if exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return aside
+        except BaseException as exc:
+            if isinstance(exc, OSError) and exc.errno in (errno.ENOTEMPTY, errno.EEXIST):
                 continue  # a process that opened the store in between has made a new one there
-            if aside is not None and not place.exists():
-                os.rename(aside, place)
+            # Ctrl-C strikes here too, and then nobody would know where the store is.
+            if (old := aside or free).exists() and not _is_store(place):
+                os.rename(old, place)
             raise
-        return aside
     raise StorageError(
         f"nothing was restored to {place}: other processes kept making a new store there. End them, then try again"
         + (f"; the old store is {aside}" if aside else "")
     )
 
 
-def _set_aside(place: Path, copy: Path, timeout: float) -> Path:
+def _set_aside(place: Path, copy: Path, timeout: float, aside: Path) -> None:
     """Give a store another name, with its writer lock held; number the copy's commit above all of its commits."""
-    aside = _free_name(place)
     lock = WriterLock(place, timeout)
     try:
         with lock.held("restore a snapshot"):
@@ -349,7 +355,6 @@ def _set_aside(place: Path, copy: Path, timeout: float) -> Path:
         ) from exc
     finally:
         lock.close()
-    return aside
 
 
 def _settled(place: Path) -> int:

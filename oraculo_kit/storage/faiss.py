@@ -36,6 +36,7 @@ from oraculo_kit.errors import (
     StoreNotFoundError,
     StoreReadOnlyError,
 )
+from oraculo_kit.storage.arguments import check_batch, checked_documents, checked_ids
 from oraculo_kit.storage.base import Mode, SourceDocuments, SourceRow, StoreStats, VetorStorage
 from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.compaction import CompactReport
@@ -129,6 +130,12 @@ class FaissVetorStorage(VetorStorage):
             raise SettingsError(f"durability is {durability!r}, expected 'power' or 'process'")
         if precision not in ("float32", "float16"):
             raise SettingsError(f"precision is {precision!r}, expected 'float32' or 'float16'")
+        if (
+            isinstance(lock_timeout, bool)
+            or not isinstance(lock_timeout, int | float)
+            or not lock_timeout >= 0
+        ):
+            raise SettingsError(f"lock_timeout is {lock_timeout!r}, expected seconds from 0")
         self.location = os.path.abspath(location)
         self.read_only = read_only
         self.embedder = embedder if isinstance(embedder, Embedder) else Embedder(embedder or "wordllama")
@@ -181,7 +188,8 @@ class FaissVetorStorage(VetorStorage):
             raise StoreClosedError(f"the store {self.location} was closed; open it again with open_storage()")
         if self._writer is None:
             raise StoreReadOnlyError(
-                f"the store {self.location} was opened read-only; open it without read_only"
+                f"the store {self.location} is open for reading only: read_only was asked for, or its folder cannot be "
+                "written to. Open it without read_only, or choose another one (ORACULO_STORE)"
             )
         return self._writer
 
@@ -213,9 +221,12 @@ class FaissVetorStorage(VetorStorage):
         ids: Sequence[str] | None = None,
     ) -> list[str]:
         writer = self._writing()
-        documents = list(documents)
+        documents = checked_documents(documents)
         if ids is not None and len(ids) != len(documents):
             raise QueryError(f"got {len(ids)} ids for {len(documents)} documents, expected one per document")
+        wrong = next((one for one in ids or () if one is not None and not isinstance(one, str)), None)
+        if wrong is not None:
+            raise QueryError(f"got an id of type {type(wrong).__name__}, expected texts")
         if not documents:
             return []
         matrix, identity = self._matrix(documents, vectors)
@@ -248,6 +259,9 @@ class FaissVetorStorage(VetorStorage):
         self, source: str, documents: Sequence[Document], vectors: NDArray[np.float32] | None = None
     ) -> list[str]:
         writer = self._writing()
+        if not isinstance(source, str):
+            raise QueryError(f"got {type(source).__name__} as source, expected its key, a text")
+        documents = checked_documents(documents)
         if not documents:
             self.remove_by_metadata("source", source)
             return []
@@ -297,10 +311,10 @@ class FaissVetorStorage(VetorStorage):
 
     def get(self, ids: Sequence[str]) -> list[Document]:
         with self._reading().pin() as snapshot:
-            return [_document(chunk) for chunk in snapshot.chunks_by_id(list(ids))]
+            return [_document(chunk) for chunk in snapshot.chunks_by_id(checked_ids(ids))]
 
     def remove(self, ids: Sequence[str]) -> int:
-        wanted = list(ids)
+        wanted = checked_ids(ids)
 
         def select(catalog: Catalog) -> NDArray[np.int64]:
             return numbers_of_ids(catalog, wanted)
@@ -351,6 +365,10 @@ class FaissVetorStorage(VetorStorage):
                 )
 
     def iter_documents(self, batch: int = 1000) -> Iterator[list[Document]]:
+        check_batch(batch)  # at the call, not at the first step of the iterator
+        return self._document_pages(batch)
+
+    def _document_pages(self, batch: int) -> Iterator[list[Document]]:
         after = -1
         while True:
             with self._reading().pin() as snapshot:
@@ -381,7 +399,7 @@ class FaissVetorStorage(VetorStorage):
         return vector_pages(self._reading, batch)
 
     def vectors(self, ids: Sequence[str]) -> tuple[list[str], NDArray[np.float32]]:
-        return vectors_by_id(self._reading(), ids)
+        return vectors_by_id(self._reading(), checked_ids(ids))
 
     def stats(self) -> StoreStats:
         with self._reading().pin() as snapshot:
@@ -404,6 +422,8 @@ class FaissVetorStorage(VetorStorage):
             )
 
     def compact(self, *, purge: bool = False) -> CompactReport:
+        if not isinstance(purge, bool):
+            raise QueryError(f"purge is {purge!r}, expected True or False")
         writer, started, before = self._writing(), time.perf_counter(), self.stats()
         dropped = purge_store(writer) if purge else compact_store(writer)
         after = self.stats()

@@ -1,10 +1,10 @@
-"""Two refusals that keep a damaged store from being taken for a sound or an empty one."""
+"""Refusals that keep a damaged store, or one that is away for a moment, from being taken for a sound or an empty one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from oraculo_kit.errors import StoreCorruptedError
+from oraculo_kit.errors import StorageError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog, has_log
 
 
@@ -29,6 +29,41 @@ def check_not_behind(catalog: Catalog, remembered: int) -> None:
             "from an old copy, or its -wal file is lost. Nothing was changed. Put the missing files back; or, to "
             "accept the loss of the later commits, delete writer.lock while nothing uses the store"
         )
+
+
+def check_not_restoring(folder: Path) -> None:
+    """Refuse to make a store where a restore has set one aside and not yet put the other in its place.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where no store is.
+
+    Raises
+    ------
+    StorageError
+        When the copy and the store that was set aside stand beside it. See `oraculo_kit.storage.copies` for the names.
+    """
+    # The copy is looked for first: once it has its place there is a store again.
+    copies = [path for path in _beside(folder, ".", ".", ".tmp") if is_catalog(path / "catalog.sqlite3")]
+    aside = sorted(_beside(folder, "", ".replaced-", ""))
+    if copies and aside and not is_catalog(folder / "catalog.sqlite3"):
+        raise StorageError(
+            f"no store is at {folder}, because one is just being restored there, or the restore was ended on the way. Try "
+            f"again in a moment. If this lasts, move {copies[-1]} to {folder}, which has what was restored, or "
+            f"{aside[-1]}, which is the store as it was; to start anew, remove {copies[-1]}"
+        )
+
+
+def _beside(folder: Path, before: str, after: str, end: str) -> list[Path]:
+    first = f"{before}{folder.name}{after}"
+    try:
+        paths = list(folder.parent.iterdir())
+    except PermissionError:
+        return []  # a folder whose list may not be read
+    return [
+        path for path in paths if path.name.startswith(first) and path.name.endswith(end) and path.is_dir()
+    ]
 
 
 def is_catalog(path: Path) -> bool:

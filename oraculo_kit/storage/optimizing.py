@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import time
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +22,9 @@ from typing import TYPE_CHECKING
 from oraculo_kit.errors import QueryError, StorageError
 from oraculo_kit.storage.approximate import build_index, index_damage
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import claim_name, claim_owners, drop_claim
-from oraculo_kit.storage.compaction import merge_segments, settle
+from oraculo_kit.storage.claims import ClaimedFile, claim_owners, drop_claim
+from oraculo_kit.storage.compaction import merge_segments, open_listed, settle
 from oraculo_kit.storage.index_facts import IndexFacts
-from oraculo_kit.storage.manifest import open_segment
 from oraculo_kit.storage.rows import bump_layout, next_commit
 from oraculo_kit.storage.sharing import share
 
@@ -76,7 +74,7 @@ class OptimizeReport:
         """Whether every index has the recall that was asked for, within what can be measured."""
         return all(facts.recall >= facts.target - _MEASURED_TO for facts in self.indexes)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if not self.indexes:
             return f"{self.exact} vectors are searched exactly; an index pays from {INDEX_ROWS} on"
         approximate = sum(facts.seconds_per_query for facts in self.indexes)
@@ -141,22 +139,24 @@ def _unindexed(writer: Writer, recall: float, *, again: bool) -> Sequence[str]:
 
 
 def _index(writer: Writer, segment: str, recall: float, queries: NDArray[np.float32] | None) -> bool:
-    with writer.transaction("claim an index") as catalog:
-        name = claim_name(catalog, "index", f"{uuid.uuid4().hex[:8]}.faiss")
-    path, listed = writer.indexes / name, False
+    index, listed = ClaimedFile(), False
     old: list[str] = []
-    try:
+    with writer.released(index):
+        with writer.transaction("claim an index") as catalog:
+            index.register(catalog, writer.indexes, "index", "faiss")
+        mapped = open_listed(writer, segment)
+        if mapped is None:
+            return False
         try:
-            vectors = open_segment(writer.segments / segment).vectors
-            facts = build_index(path, vectors, recall=recall, queries=queries)
+            facts = build_index(index.path, mapped.vectors, recall=recall, queries=queries)
         except OSError as exc:
             raise StorageError(
-                f"the index {path} could not be written: {exc.strerror or exc}. Searches stay exact; free some space "
-                "or check the disk, then try again"
+                f"the index {index.path} could not be written: {exc.strerror or exc}. Searches stay exact; free some "
+                "space or check the disk, then try again"
             ) from exc
         with writer.transaction("list an index") as catalog:
             # A compaction may have replaced the segment meanwhile; then there is nothing to index.
-            if drop_claim(catalog, name) and _is_listed(catalog, segment):
+            if _is_listed(catalog, segment) and drop_claim(catalog, index.path.name):
                 old = [
                     gone
                     for (gone,) in catalog.rows(
@@ -164,18 +164,13 @@ def _index(writer: Writer, segment: str, recall: float, queries: NDArray[np.floa
                     )
                 ]
                 catalog.db.execute(
-                    "INSERT INTO indexes VALUES (?, ?, ?)", (segment, name, json.dumps(facts.to_dict()))
+                    "INSERT INTO indexes VALUES (?, ?, ?)",
+                    (segment, index.path.name, json.dumps(facts.to_dict())),
                 )
                 next_commit(catalog)
                 bump_layout(catalog)
                 listed = True
-    finally:
-        if not listed:
-            with writer.transaction("release a claim") as catalog:
-                drop_claim(catalog, name)
-                listed = bool(catalog.one("SELECT count(*) FROM indexes WHERE name = ?", (name,)))
-            if not listed:
-                path.unlink(missing_ok=True)
+        index.adopted = listed  # not before its commit, which may fail
     writer.remove_dropped(writer.indexes / gone for gone in old)
     return listed
 

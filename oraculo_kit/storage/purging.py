@@ -44,6 +44,7 @@ def purge(writer: Writer) -> int:
     dropped = compact(writer)
     for _ in range(_ROUNDS):
         with writer.transaction("drop what speaks of deleted chunks") as catalog:
+            _refuse_reembedding(writer, catalog)
             # Somebody may have deleted more since: then the segments must be written once more.
             clean = not catalog.one("SELECT count(*) FROM tombstones")
             if clean:
@@ -62,12 +63,17 @@ def purge(writer: Writer) -> int:
 
 def _drop_staged(writer: Writer) -> None:
     with writer.transaction("drop what an unfinished reembed() left") as catalog:
-        if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
-            raise StorageError(
-                f"another process is embedding the store {writer.folder} again; purge it when that has ended"
-            )
+        _refuse_reembedding(writer, catalog)
         names = drop_staged(catalog)
     writer.remove_dropped(writer.segments / name for name in names)
+
+
+def _refuse_reembedding(writer: Writer, catalog: Catalog) -> None:
+    # It may hold vectors of chunks that were deleted since it read them.
+    if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
+        raise StorageError(
+            f"another process is embedding the store {writer.folder} again; purge it when that has ended"
+        )
 
 
 def _forget(catalog: Catalog) -> None:

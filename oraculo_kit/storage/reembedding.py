@@ -80,7 +80,7 @@ class ReembedReport:
     dimension: int
     seconds: float
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         before = f" ({self.resumed} by an earlier run)" if self.resumed else ""
         return (
             f"{self.chunks} chunks embedded with {self.embedder}{before}, dimension {self.dimension}, "
@@ -147,22 +147,37 @@ class _Staging:
         self.embedder = embedder
         self.identity = identity
         self.rows = 0
+        self._claim = ClaimedSegment()
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold a claim of no file for the body, so that no other process stages at the same time."""
-        with self.writer.transaction("begin to embed again") as catalog:
-            if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
-                raise StorageError(
-                    f"another process is embedding the store {self.writer.folder} again; wait for it to end"
-                )
-            claim = ClaimedSegment.claim(catalog, self.writer.segments, "reembed", len(self.identity.probe))
-        with self.writer.released(claim):
+        with self.writer.released(self._claim):
+            with self.writer.transaction("begin to embed again") as catalog:
+                if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
+                    raise StorageError(
+                        f"another process is embedding the store {self.writer.folder} again; wait for it to end"
+                    )
+                self._claim.claim_as(catalog, self.writer.segments, "reembed", len(self.identity.probe))
             yield
+
+    @contextmanager
+    def _transaction(self, what: str) -> Iterator[Catalog]:
+        """Run the body as one write transaction of the very store that `alone` holds the claim of.
+
+        Numbers of chunks mean nothing in a store that was restored in the meantime.
+        """
+        with self.writer.transaction(what) as catalog:
+            if not catalog.one("SELECT count(*) FROM claims WHERE name = ?", (self._claim.path.name,)):
+                raise StorageError(
+                    f"the store {self.writer.folder} was restored or repaired while it was being embedded again, and "
+                    "was left as it is. Call reembed() again"
+                )
+            yield catalog
 
     def begin(self) -> int:
         """Drop what was staged for another model; return how many rows an earlier run staged for this one."""
-        with self.writer.transaction("begin to embed again") as catalog:
+        with self._transaction("begin to embed again") as catalog:
             names = [] if self.identity.has_staged(catalog) else drop_staged(catalog)
             self.identity.remember_staged(catalog)
             self.rows = int(catalog.one("SELECT coalesce(sum(rows), 0) FROM staged"))
@@ -190,12 +205,13 @@ class _Staging:
                 kept.extend(chunk.number for chunk in chunks)
         if not kept:
             return
-        with self.writer.transaction("claim a segment") as catalog:
-            segment = ClaimedSegment.claim(catalog, self.writer.segments, "stage", len(self.identity.probe))
+        segment = ClaimedSegment()
         segment_numbers = np.array(kept, np.int64)
         with self.writer.released(segment):
+            with self._transaction("claim a segment") as catalog:
+                segment.claim_as(catalog, self.writer.segments, "stage", len(self.identity.probe))
             segment.write(segment_numbers, blocks, half_recall(blocks) if segment.is_half else None)
-            with self.writer.transaction("stage vectors") as catalog:
+            with self._transaction("stage vectors") as catalog:
                 staged = segment.stage(catalog)
                 mark_deleted(catalog, segment_numbers)
             segment.adopted = staged
@@ -204,7 +220,7 @@ class _Staging:
     def switch(self, coverage: _Coverage) -> list[Path] | None:
         """Make the staged segments the store's; None when more chunks must be staged first."""
         writer = self.writer
-        with writer.transaction("change over to another embedder") as catalog:
+        with self._transaction("change over to another embedder") as catalog:
             if not coverage.still_holds(catalog):
                 return None
             old = catalog.rows("DELETE FROM segments RETURNING name")

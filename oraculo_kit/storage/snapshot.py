@@ -121,7 +121,7 @@ class Snapshot:
         allowed : numpy.ndarray, optional
             int64, rising: only these chunks.
         essential : str, optional
-            Another such expression: only chunks that match it too; it adds nothing to a score.
+            Another such expression, of stems that `match` has too and must not require: only chunks that match both.
 
         Returns
         -------
@@ -131,21 +131,26 @@ class Snapshot:
             float64 (n,), falling, greater is better.
         """
         among, bindings = "", {"match": match, "k": k, "essential": essential}
-        if essential is not None:
-            among = "AND +rowid IN (SELECT rowid FROM chunk_text WHERE chunk_text MATCH :essential) "
         if allowed is not None:
             # "+rowid": look rows up in the list, do not ask the full-text index once per allowed row.
-            among += "AND +rowid IN carray(:allowed)"
+            among = "AND +rowid IN carray(:allowed)"
             bindings["allowed"] = apsw.carray(np.ascontiguousarray(allowed)) if len(allowed) else None
             if not len(allowed):
                 return np.zeros(0, np.int64), np.zeros(0)
         # By the expression, not by FTS5's own `rank` column: that sorts every match inside FTS5 first, which costs
         # 1.6 times as much, and scores those that are not allowed too. Of equals the earlier chunk comes first.
-        rows = self.catalog.rows(
-            "SELECT rowid, -bm25(chunk_text) AS score FROM chunk_text "
-            f"WHERE chunk_text MATCH :match {among} ORDER BY score DESC, rowid LIMIT :k",
-            bindings,
+        scored = (
+            f"SELECT rowid, -bm25(chunk_text) AS score FROM chunk_text WHERE chunk_text MATCH :match {among}"
         )
+        if essential is not None:
+            # FTS5 goes from match to match of the rare side of an AND, which is several times as fast as a subquery.
+            # But then the rare stems count twice: what they give alone is subtracted.
+            bindings["match"] = f"{essential} AND {match}"
+            scored = (
+                f"SELECT rowid, sum(score) AS score FROM ({scored} UNION ALL SELECT rowid, bm25(chunk_text) "
+                f"FROM chunk_text WHERE chunk_text MATCH :essential {among}) GROUP BY rowid"
+            )
+        rows = self.catalog.rows(f"{scored} ORDER BY score DESC, rowid LIMIT :k", bindings)
         return np.array([row[0] for row in rows], np.int64), np.array([row[1] for row in rows], np.float64)
 
     def text_matches(self, match: str) -> Numbers:
@@ -269,21 +274,22 @@ class Reader:
     @contextmanager
     def pin(self) -> Iterator[Snapshot]:
         """Pin the newest version for the body of a ``with``."""
-        with self._pool.reader() as catalog:
-            missed: StoreCorruptedError | None = None
-            while True:
-                with catalog.reading():
-                    try:
-                        manifest = self._current(catalog)
-                    except StoreCorruptedError as exc:
-                        # A segment may be gone because a newer commit dropped it: look at that one. The same
-                        # version failing twice is damage.
-                        if missed is not None:
-                            raise
-                        missed = exc
-                        continue
-                    yield Snapshot(catalog, manifest)
-                    return
+        missed: tuple[Any, ...] | None = None
+        while True:
+            # Lent anew each time: of a store that was restored in between the pool opens another connection.
+            with self._pool.reader() as catalog, catalog.reading():
+                version = catalog.meta("epoch"), catalog.meta("commit")
+                try:
+                    manifest = self._current(catalog)
+                except StoreCorruptedError:
+                    # A segment may be gone because a newer commit dropped it: look at that one. The same version
+                    # failing twice is damage.
+                    if version == missed:
+                        raise
+                    missed = version
+                    continue
+                yield Snapshot(catalog, manifest)
+                return
 
     def _current(self, catalog: Catalog) -> Manifest:
         last = self._manifest

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from oraculo_kit.errors import StorageError
-from oraculo_kit.storage import reembedding
+from oraculo_kit.storage import optimizing, reembedding
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.claims import ClaimedSegment
 from oraculo_kit.storage.commit import Writer
@@ -152,6 +152,28 @@ def try_without_rights(folder: str) -> dict[str, Any]:
     except StorageError as exc:
         result["read"] = f"{type(exc).__name__}: {exc}"
     return result
+
+
+@command
+def start_without_rights(folder: str) -> dict[str, Any]:
+    """Start the services on a store that this user may not write to; search it, and try to write."""
+    import oraculo_kit as oraculo
+
+    with tempfile.TemporaryDirectory() as name:  # loads what cannot be loaded without rights
+        oraculo.use(name)
+        oraculo.sources()
+        oraculo.search("nota fiscal", mode="text")
+        oraculo.stop_services()
+    drop_rights()
+    os.chdir("/")
+    os.environ["ORACULO_STORE"] = folder
+    services = oraculo.start_services()
+    found = oraculo.search("nota fiscal", k=50, mode="text")
+    try:
+        oraculo.remove(oraculo.sources()["source"][0])
+    except StorageError as exc:
+        return {"found": len(found), "lines": services.lines, "error": f"{type(exc).__name__}: {exc}"}
+    return {"found": len(found), "lines": services.lines, "error": ""}
 
 
 @command
@@ -617,6 +639,20 @@ def reembed_slowly(folder: str) -> None:
     reembedding.STAGE_ROWS, reembedding._EMBED_ROWS = 20, 10
     with FaissVetorStorage(folder) as store:
         store.reembed(OtherEmbeddings(), tell)
+
+
+@command
+def optimize_for_ever(folder: str, seed: int) -> None:
+    """Write, delete and build indexes until killed."""
+    from tests.storage.test_optimizing import clustered
+
+    optimizing.INDEX_ROWS = 500
+    with FaissVetorStorage(folder, durability="process") as store:
+        wait_for_parent()
+        for turn in range(1000):
+            names = store.write(documents(f"{seed} {turn}", 40), clustered(40, turn))
+            store.remove(names[::2])
+            store.optimize(0.9)
 
 
 def main() -> None:

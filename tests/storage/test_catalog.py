@@ -325,7 +325,7 @@ def test_a_store_read_only_refuses_to_write(filled: Path) -> None:
             lambda: store.remove(["x"]),
             lambda: store.remove_by_metadata("source", "a"),
         ):
-            with pytest.raises(StoreReadOnlyError, match="was opened read-only"):
+            with pytest.raises(StoreReadOnlyError, match="is open for reading only"):
                 call()
         assert len(store.search(vectors(1)[0], k=3)) == 3
     assert contents(filled) == before
@@ -470,6 +470,21 @@ def test_a_store_in_a_folder_that_may_not_be_written_can_be_read(
 
 
 @posix
+def test_the_services_start_on_a_store_that_can_only_be_searched(
+    open_folder: Path, child: Callable[..., Child]
+) -> None:
+    folder = left_behind(open_folder / "store", "closed")
+    try:
+        result = child("start_without_rights", folder).result()
+    finally:
+        folder.chmod(0o755)
+        (folder / "segments").chmod(0o755)
+    assert result["found"] > 0
+    assert any("can only be searched" in line for line in result["lines"])
+    assert result["error"].startswith("StoreReadOnlyError: the store")
+
+
+@posix
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs two users: run as root")
 def test_a_reader_without_rights_sees_what_is_written_after_it_opened(
     open_folder: Path, child: Callable[..., Child]
@@ -505,3 +520,24 @@ def test_a_store_whose_lock_is_held_can_still_be_read(filled: Path, child: Calla
 
 if sys.platform == "win32":
     pytestmark = pytest.mark.skip(reason="the suite inspects POSIX locks and descriptors")
+
+
+@posix
+def test_a_file_that_takes_the_place_while_it_is_opened_makes_the_connection_outdated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, other, connection = tmp_path / "catalog.sqlite3", tmp_path / "other.sqlite3", apsw.Connection
+    for each in (path, other):
+        Catalog(each, create=True).close()
+        each.touch()
+
+    def swapped(*arguments: Any, **options: Any) -> apsw.Connection:
+        db = connection(*arguments, **options)
+        other.rename(path)
+        return db
+
+    monkeypatch.setattr(apsw, "Connection", swapped)
+    catalog = Catalog(path)
+    monkeypatch.undo()
+    assert catalog.is_outdated()
+    catalog.close()

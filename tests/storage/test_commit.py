@@ -368,6 +368,18 @@ def test_claims_of_other_hosts_are_kept_for_a_day(writer: Writer) -> None:
     assert "old" in removed
 
 
+def test_a_claim_of_a_process_that_lives_here_never_ends(writer: Writer) -> None:
+    stamp = f"{time.time_ns() - 10 * 86_400 * 10**9:020d}"
+    owner = Owner.this_process()
+    with writer.transaction("test") as catalog:
+        catalog.db.execute(
+            "INSERT INTO claims VALUES (?, 'reembed', ?, ?, ?)",
+            (f"{stamp}-slow.f32", owner.host, owner.pid, owner.started),
+        )
+    assert writer.collect_garbage() == []
+    assert rows(writer, "SELECT count(*) FROM claims") == [(1,)]
+
+
 def test_a_file_made_while_garbage_is_collected_is_kept(
     writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

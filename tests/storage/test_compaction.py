@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from oraculo_kit.errors import StorageError
-from oraculo_kit.storage import compaction
+from oraculo_kit.errors import StorageError, StoreCorruptedError
+from oraculo_kit.storage import compaction, optimizing
 from oraculo_kit.storage.claims import ClaimedSegment
 from oraculo_kit.storage.compaction import merge_small
 from oraculo_kit.storage.faiss import FaissVetorStorage
@@ -176,6 +176,38 @@ def test_a_group_whose_segments_somebody_else_replaced_is_given_up(
     worn.compact()
     assert everything(worn) == before
     assert worn.verify().problems == ()
+
+
+@pytest.mark.parametrize("call", ["compact", "optimize"])
+def test_a_segment_that_somebody_else_replaced_before_it_was_mapped_is_no_damage(
+    worn: FaissVetorStorage, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    before, open_listed, done = everything(worn), compaction.open_listed, []
+
+    def meanwhile(*arguments: Any) -> Any:
+        if not done:
+            done.append(arguments)
+            merge_small(open_store()._writer, 50)  # type: ignore[arg-type]
+        return open_listed(*arguments)
+
+    worn._writer.flush()  # type: ignore[union-attr]
+    monkeypatch.setattr(optimizing, "INDEX_ROWS", 20)
+    monkeypatch.setattr(compaction, "MERGE_SEGMENTS", 3)
+    module = compaction if call == "compact" else optimizing
+    monkeypatch.setattr(module, "open_listed", meanwhile)
+    if call == "optimize":
+        monkeypatch.setattr(optimizing, "merge_segments", lambda _writer: 0)
+    worn.compact() if call == "compact" else worn.optimize()
+    assert done
+    assert everything(worn) == before
+    assert worn.verify().problems == ()
+
+
+def test_a_missing_segment_stops_a_compaction(worn: FaissVetorStorage) -> None:
+    worn._writer.flush()  # type: ignore[union-attr]
+    (Path(worn.location) / "segments" / max(files(worn))).unlink()
+    with pytest.raises(StoreCorruptedError, match="is missing, and the catalog needs it"):
+        worn.compact()
 
 
 def test_an_interrupted_compaction_changes_nothing_and_leaves_no_file(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ import pytest
 from oraculo_kit.errors import QueryError, StorageError
 from oraculo_kit.storage import optimizing
 from oraculo_kit.storage.faiss import FaissVetorStorage
-from tests.storage.kit import Vectors, catalog_of, documents, flip_bit, nearest, vectors
+from tests.storage.kit import Child, Vectors, catalog_of, documents, flip_bit, nearest, vectors
+from tests.storage.test_lock import posix
 
 OpenStore = Callable[..., FaissVetorStorage]
 ROWS = 6_000
@@ -243,6 +246,41 @@ def test_only_one_process_optimises_at_a_time(
 
     monkeypatch.setattr(optimizing, "build_index", meanwhile)
     assert store.optimize(0.9).built == 1
+
+
+@posix
+def test_a_process_killed_while_it_builds_an_index_leaves_a_sound_store(
+    open_store: OpenStore, folder: Path, child: Callable[..., Child], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(optimizing, "INDEX_ROWS", 500)
+    store, chance = open_store(), random.Random(5)
+    kept = store.write(documents("kept", 1500), clustered(1500, 0))
+    queries = clustered(20, 9)
+    # Those of the later rounds start and load while the earlier are at work.
+    children = [child("optimize_for_ever", folder, seed) for seed in range(6)]
+    for running in children:
+        assert running.line() == "ready"
+    built = 0
+    for running in children:
+        running.go()
+        time.sleep(chance.uniform(0.05, 0.6))
+        running.kill()
+        built += len(files(store))
+        assert store.verify().problems == ()
+        assert len(store.search(queries, 10)) == 20
+        assert set(kept) <= {hit.id for hit in store.search(queries[0], 2000, exact=True)}
+    assert built
+
+    store.compact()
+    with catalog_of(folder) as db:
+        assert db.execute("SELECT count(*) FROM claims").fetchall() == [(0,)]
+        assert {name for (name,) in db.execute("SELECT name FROM indexes")} == files(store)
+        named = {name for (name,) in db.execute("SELECT name FROM segments")}
+    assert {path.name for path in (folder / "segments").iterdir()} == named
+    store.optimize(0.9)
+    assert len(files(store)) == store.stats().segments == 1
+    assert recall(store, queries, 10) > 0.85
+    assert store.verify().problems == ()
 
 
 def test_half_precision_stores_are_indexed_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from oraculo_kit.errors import StoreLockTimeoutError
 from oraculo_kit.storage import compaction
 from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.feedback import Feedback
-from tests.storage.kit import DIMENSION, Vectors, catalog_of, documents, stored_ids, vectors
+from tests.storage.kit import DIMENSION, TinyEmbeddings, Vectors, catalog_of, documents, stored_ids, vectors
 
 OpenStore = Callable[..., FaissVetorStorage]
 NAME = "Zacarias Quintanilha"
@@ -102,6 +102,24 @@ def test_a_purge_forgets_what_an_unfinished_reembed_staged(
     filled.compact(purge=True)
     assert traces(folder, secret) == {}
     assert not (folder / "segments" / "0-x.f32").exists()
+
+
+def test_a_purge_drops_tombstones_that_an_unfinished_reembed_held_back(
+    open_store: Callable[..., FaissVetorStorage], small_segments: int
+) -> None:
+    store = open_store(embedder=TinyEmbeddings())
+    ids = store.write(documents("large", 30))  # in a segment at once, so that no flush ever marks its numbers
+
+    def stopped(_done: int, _total: int) -> None:
+        store.remove(ids[:3])
+        store.compact()  # while something is staged no tombstone goes
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        store.reembed(TinyEmbeddings(salt="other"), stopped)
+    store.compact(purge=True)
+    assert store.stats().dead == 0
+    assert store.verify().problems == ()
 
 
 def test_a_purge_that_a_reader_keeps_from_emptying_the_log_says_so_and_loses_nothing(
