@@ -12,6 +12,7 @@ Nothing heavy is imported before it is used: every public name is loaded at its 
 from __future__ import annotations
 
 import importlib
+import sys
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -39,6 +40,7 @@ _HOMES = {
     "evaluate": "evaluating.evaluation",
     "feedback": "answering.answers",
     "get_services": "services",
+    "import_langchain_faiss": "langchain_import",
     "ingest": "ingestion",
     "ingest_task": "ingestion",
     "initialize_worker": "parallel",
@@ -47,6 +49,7 @@ _HOMES = {
     "register_loader": "load",
     "reload_services": "services",
     "remove": "retrieval",
+    "restore_store": "storage.copies",
     "search": "retrieval",
     "search_tool": "retriever",
     "set_environ_remote": "environment",
@@ -83,6 +86,7 @@ __all__ = [
     "evaluate",
     "feedback",
     "get_services",
+    "import_langchain_faiss",
     "ingest",
     "ingest_task",
     "initialize_worker",
@@ -92,6 +96,7 @@ __all__ = [
     "register_loader",
     "reload_services",
     "remove",
+    "restore_store",
     "search",
     "search_tool",
     "set_environ_remote",
@@ -115,6 +120,7 @@ if TYPE_CHECKING:
     from oraculo_kit.evaluating.comparison import compare
     from oraculo_kit.evaluating.evaluation import evaluate
     from oraculo_kit.ingestion import ingest, ingest_task
+    from oraculo_kit.langchain_import import import_langchain_faiss
     from oraculo_kit.load import register_loader
     from oraculo_kit.parallel import initialize_worker, parallel_services
     from oraculo_kit.report import IngestReport, SourceOutcome
@@ -132,6 +138,7 @@ if TYPE_CHECKING:
     )
     from oraculo_kit.settings import Settings
     from oraculo_kit.storage import VetorStorage, open_storage
+    from oraculo_kit.storage.copies import restore_store
     from oraculo_kit.storage.faiss import FaissVetorStorage
     from oraculo_kit.storage.feedback import Feedback
     from oraculo_kit.storage.results import Hit, SearchResults
@@ -142,7 +149,10 @@ def __getattr__(name: str) -> Any:
         return importlib.import_module("oraculo_kit.errors")
     home = _HOMES.get(name)
     if home is None:
-        raise AttributeError(f"module 'oraculo_kit' has no attribute {name!r}")
+        # With both, Python adds "Did you mean: 'search'?".
+        raise AttributeError(
+            f"module 'oraculo_kit' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+        )
     value = getattr(importlib.import_module(f"oraculo_kit.{home}"), name)
     globals()[name] = value
     return value

@@ -18,6 +18,7 @@ from oraculo_kit.errors import StorageError, StoreNotFoundError
 if TYPE_CHECKING:
     from oraculo_kit.storage.faiss import FaissVetorStorage
 
+_MARKS = ("catalog.sqlite3", "writer.lock", "segments")  # one of them is left of a damaged base
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 
@@ -60,7 +61,7 @@ def _location(options: argparse.Namespace, *, must_exist: bool = True) -> str:
     location = absolute_location(options.store) if options.store is not None else Settings.resolve().store
     if is_url(location):
         raise StorageError(f"the base {location} is not a folder; look after it with its own tools")
-    if must_exist and not os.path.exists(location):
+    if must_exist and not any(os.path.exists(os.path.join(location, name)) for name in _MARKS):
         raise StoreNotFoundError(f"there is no base at {location}. Check --store or ORACULO_STORE")
     return location
 

@@ -227,7 +227,7 @@ class Embedder:
             model: EmbeddingsLike = init_embeddings(self._choice)
         except Exception as exc:
             raise EmbedderNotFoundError(
-                f"embedder {self._choice!r} cannot be loaded: {_short(exc)} "
+                f"embedder {self._choice!r} cannot be loaded: {_short(exc).rstrip('.')}. "
                 "Install the provider's package, set its API key, or choose another ORACULO_EMBEDDER"
             ) from exc
         return model
@@ -270,7 +270,9 @@ class Embedder:
         try:
             result = model.embed_documents(list(texts))
         except Exception as exc:
-            raise EmbeddingError(f"embedder {self.name} failed on {len(texts)} texts: {_short(exc)}") from exc
+            raise EmbeddingError(
+                f"embedder {self.name} failed on {len(texts)} text{'s' if len(texts) != 1 else ''}: {_short(exc)}"
+            ) from exc
         return self._checked(result, texts)
 
     def embed_queries(self, queries: Sequence[str]) -> Vectors:

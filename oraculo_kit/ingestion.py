@@ -308,6 +308,8 @@ def ingest(
         raise SettingsError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
     if n_jobs is not None and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0):
         raise SettingsError(f"n_jobs is {n_jobs!r}, expected a number of processes, or -1 for all cores")
+    if glob is not None and not isinstance(glob, str):
+        raise SettingsError(f"glob is {glob!r}, expected a pattern of file names, such as '*.pdf'")
     started = time.perf_counter()
     services = start_services()
     listed = list(find_sources(sources, text=text, id=id, name=name or "dataframe", glob=glob))

@@ -8,12 +8,15 @@ where they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import RerankingError
-from oraculo_kit.storage.results import Hit
+from oraculo_kit.errors import QueryError, RerankingError
+from oraculo_kit.storage.results import Hit, SearchResults
+
+if TYPE_CHECKING:
+    from oraculo_kit.storage.base import VetorStorage
 
 CANDIDATES = 4
 """Times k: so many hits are fetched for a reranker to choose k from, and at least `LEAST_CANDIDATES`."""
@@ -86,6 +89,45 @@ def rerank(query: str, hits: Sequence[Hit], reranker: Any) -> list[Hit]:
     scores = _scores(reranker, given, len(hits))
     order = sorted(range(len(hits)), key=lambda place: -scores[place])
     return [replace(hits[place], score=scores[place]) for place in order]
+
+
+def search_reranked(
+    storage: VetorStorage, texts: Sequence[str], k: int, reranker: Any, options: Mapping[str, Any]
+) -> list[SearchResults]:
+    """Search a store for more hits than asked for, order them again, and keep `k` of each text.
+
+    Parameters
+    ----------
+    storage : VetorStorage
+    texts : sequence of str
+    k : int
+    reranker : object
+        As in `rerank`.
+    options : dict
+        Further keywords of the store's search.
+
+    Returns
+    -------
+    list of SearchResults
+        One per text.
+
+    Raises
+    ------
+    QueryError
+        For an option that cannot be understood, and for ``mmr``, which gives an order of its own.
+    RerankingError
+        As `rerank`.
+    """
+    from oraculo_kit.storage.snapshot import MAX_K, check_k
+
+    if options.get("mmr") not in (None, False):
+        raise QueryError("got mmr and rerank, and each gives an order of its own; use one of them")
+    wanted = min(candidates(check_k(k)), MAX_K)
+    found: list[SearchResults] = storage.search(list(texts), wanted, **options)
+    return [
+        replace(each, hits=tuple(rerank(text, each.hits, reranker)[:k]))
+        for text, each in zip(texts, found, strict=True)
+    ]
 
 
 def _method(reranker: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Unpack, overload
 
 from oraculo_kit.discovery import source_key
@@ -122,21 +121,13 @@ def search(
 
 
 def _reranked(query: Any, k: int, options: SearchKeywords, reranker: Any) -> Any:
-    from oraculo_kit.reranking import candidates, rerank
-    from oraculo_kit.storage.snapshot import MAX_K, check_k
+    from oraculo_kit.reranking import search_reranked
 
     single = isinstance(query, str)
     texts = [query] if single else query
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise QueryError(f"got {type(query).__name__} as query, and rerank needs the text of the question")
-    if options["mmr"] not in (None, False):
-        raise QueryError("got mmr and rerank, and each gives an order of its own; use one of them")
-    wanted = min(candidates(check_k(k)), MAX_K)
-    found = ensure_services().vetor_storage.search(list(texts), wanted, **options)
-    results = [
-        replace(each, hits=tuple(rerank(text, each.hits, reranker)[:k]))
-        for text, each in zip(texts, found, strict=True)
-    ]
+    results = search_reranked(ensure_services().vetor_storage, texts, k, reranker, options)
     return results[0] if single else results
 
 
@@ -184,7 +175,13 @@ def remove(source: str | os.PathLike[str]) -> int:
     ------
     SourceNotFoundError
         When the base has no such source; names the nearest one.
+    QueryError
+        When `source` is no path or text.
     """
+    if not isinstance(source, str | os.PathLike):
+        raise QueryError(
+            f"got {type(source).__name__} as source, expected a path, or a key as sources() shows it"
+        )
     storage = ensure_services().vetor_storage
     keys = (os.fspath(source), source_key(source))
     for key in keys:

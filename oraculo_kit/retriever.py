@@ -39,7 +39,7 @@ class OraculoRetriever(BaseRetriever):
     rerank : object, optional
         Orders more hits anew and keeps the best k; see `oraculo_kit.reranking.rerank`.
     search_options : dict
-        Further options of ``VetorStorage.search``.
+        Further options of ``VetorStorage.search``, such as ``{"group_by": "source"}``.
 
     Examples
     --------
@@ -50,7 +50,8 @@ class OraculoRetriever(BaseRetriever):
     'ajuda.md'
     """
 
-    model_config = ConfigDict(arbitrary_types_allowed=True)
+    # A misspelt filter must not become a search of everything.
+    model_config = ConfigDict(arbitrary_types_allowed=True, extra="forbid")
 
     storage: Any = None
     k: int = 6
@@ -66,19 +67,15 @@ class OraculoRetriever(BaseRetriever):
         ------
         QueryError, RerankingError
         """
-        from dataclasses import replace
-
-        from oraculo_kit.reranking import candidates, rerank
+        from oraculo_kit.reranking import search_reranked
         from oraculo_kit.services import ensure_services
 
         storage = self.storage if self.storage is not None else ensure_services().vetor_storage
-        choose = self.rerank is not None and self.k > 0
-        count = candidates(self.k) if choose else self.k
         # As for `oraculo_kit.search`: nobody wants to read a text twice.
         options = {"mode": self.mode, "filter": self.filter, "unique": True, **self.search_options}
-        results: SearchResults = storage.search(query, count, **options)
-        if choose:
-            results = replace(results, hits=tuple(rerank(query, results.hits, self.rerank)[: self.k]))
+        if self.rerank is not None:
+            return search_reranked(storage, [query], self.k, self.rerank, options)[0]
+        results: SearchResults = storage.search(query, self.k, **options)
         return results
 
     def _get_relevant_documents(

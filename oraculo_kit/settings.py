@@ -75,8 +75,10 @@ def absolute_location(location: str | os.PathLike[str]) -> str:
     Raises
     ------
     SettingsError
-        When it is blank, as an unset variable of a shell is; that must not mean the default base.
+        When it is no path, or blank, as an unset variable of a shell is; that must not mean the working folder.
     """
+    if not isinstance(location, str | os.PathLike):
+        raise SettingsError(f"the store is {type(location).__name__}, expected a path or URL")
     text = os.fspath(location)
     if not text.strip():
         raise SettingsError(f"the store is {text!r}, expected a path or URL")

@@ -12,6 +12,7 @@ from langchain_core.embeddings import DeterministicFakeEmbedding
 import oraculo_kit as oraculo
 from oraculo_kit.answering.answers import Answer, excerpt
 from oraculo_kit.answering.passages import Passage
+from oraculo_kit.errors import QueryError
 from oraculo_kit.storage.results import Hit, SearchResults
 
 LONG = "Palavras que não importam. " * 40 + "O prazo da nota é de dez dias. " + "E mais palavras. " * 40
@@ -140,7 +141,11 @@ def test_what_is_said_of_an_answer_is_kept_and_exported(base: Path) -> None:
     assert set(frame["answer"]) == {asked.text}
     assert frame["sources"].iloc[0] == said.sources == tuple(hit.id for hit in asked.hits)
     assert str(frame["at"].dtype).endswith("UTC]")
-    with pytest.raises(ValueError, match="the corrected answer is blank"):
+    with pytest.raises(QueryError, match="the comment is of type int, expected a text"):
+        asked.bad(5)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="of type NoneType, expected a text"):
+        asked.correct(None)  # type: ignore[arg-type]
+    with pytest.raises(QueryError, match="the corrected answer is blank"):
         asked.correct(" ")
 
 

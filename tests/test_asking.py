@@ -171,6 +171,9 @@ def test_the_budget_bounds_what_the_model_reads(model: OpenAIServer) -> None:
     assert len(answer.hits) == 3
     with pytest.raises(QueryError, match="max_chars is 0"):
         oraculo.ask(QUESTION, max_chars=0)
+    for wrong in (0, -1, "dez", True, float("nan")):
+        with pytest.raises(QueryError, match=f"timeout is {wrong!r}, expected a number of seconds"):
+            oraculo.ask(QUESTION, timeout=wrong)  # type: ignore[call-overload]
 
 
 @pytest.mark.parametrize(
@@ -294,7 +297,9 @@ def test_closing_a_stream_closes_the_models_own_even_where_somebody_else_holds_i
 
 
 def test_a_stream_that_nobody_reads_asks_nothing(model: OpenAIServer) -> None:
-    oraculo.ask(QUESTION, stream=True).close()
+    stream = oraculo.ask(QUESTION, stream=True)
+    assert repr(stream) == f"<AnswerStream for {QUESTION!r}: iterate over its pieces, then take .answer>"
+    stream.close()
     assert model.requests == []
 
 
@@ -475,7 +480,7 @@ def test_an_answer_that_is_none_is_an_error(content: bytes, model: OpenAIServer)
         ("klingon:model", "LangChain knows no provider 'klingon'"),
         ("nonsense", "LangChain knows no provider of a model of this name"),
         (42, "got int as chat model"),
-        (ChatOpenAI, "as chat model, expected a LangChain chat model"),
+        (ChatOpenAI, "got the class ChatOpenAI itself as chat model, expected a LangChain chat model"),
     ],
 )
 def test_a_model_that_cannot_be_loaded_says_why(choice: Any, said: str, model: OpenAIServer) -> None:

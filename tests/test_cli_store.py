@@ -121,6 +121,10 @@ def test_a_base_that_is_not_there_is_not_made(
     assert code == 2
     assert "there is no base at" in err
     assert not (project / "none").exists()
+    (project / "docs").mkdir()
+    code, _, err = run(capsys, command, "--store", str(project / "docs"))
+    assert code == 2
+    assert "there is no base at" in err
 
 
 def test_a_url_is_no_folder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -136,6 +136,8 @@ def test_a_comparison_travels() -> None:
     [
         ([], ["text", "vector"], "got no query"),
         (["a", 3], ["text", "vector"], "got a query of type int"),
+        ([None], ["text", "vector"], "got a query of type NoneType"),
+        (None, ["text", "vector"], "got a query of type NoneType"),
         ("a", ["text"], "got one configuration .'text'., expected two or more"),
         ("a", ["text", "fuzzy"], "mode is 'fuzzy'"),
     ],

@@ -70,6 +70,7 @@ def test_a_batch_finds_what_single_questions_find(store: VetorStorage, mode: str
         ([{"zzz": 1}], "expected some of k, mode, filter"),
         ({"a": {"k": 0}}, "configuration 'a': k is 0"),
         ([{"store": 3}], "store is int"),
+        ([{"rernk": len}], "did you mean 'rerank'"),
     ],
 )
 def test_what_is_no_configuration_is_refused(store: VetorStorage, given: Any, said: str) -> None:
@@ -106,3 +107,26 @@ def test_an_object_in_a_name_is_shown_by_its_class(tmp_path: Path) -> None:
     with OpenEnded(tmp_path / "outra") as store:
         made = names([{"rerank": TinyEmbeddings()}, {"rerank": len}, {"rerank": None}], store)
     assert made == ["rerank=TinyEmbeddings", "rerank=len", "rerank=None"]
+
+
+def test_a_reranker_orders_the_hits_of_its_configuration(store: VetorStorage) -> None:
+    def shortest_first(query: str, texts: list[str]) -> list[float]:
+        return [-float(len(text)) for text in texts]
+
+    with configured({"a": {}, "b": {"rerank": shortest_first, "mode": "text"}}, 3, store) as (
+        plain,
+        reranked,
+    ):
+        [found] = reranked.ask(["texto"])
+        assert [hit.score for hit in found] == sorted((-float(len(hit.text)) for hit in found), reverse=True)
+        assert len(found) == 3
+        assert found == reranked.ask_one("texto")
+        assert plain.ask_one("texto") != found
+
+
+def test_an_order_of_its_own_and_a_reranker_do_not_go_together(store: VetorStorage) -> None:
+    with (
+        configured([{"rerank": len, "mmr": True}], 3, store) as (setting,),
+        pytest.raises(QueryError, match="got mmr and rerank"),
+    ):
+        setting.ask_one("texto")

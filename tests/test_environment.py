@@ -734,3 +734,10 @@ def test_importing_the_environment_imports_neither_urllib3_nor_asyncio_nor_doten
         check=True,
     )
     assert child.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("name", ["time.env", "nada"])
+def test_a_file_is_no_project_folder_and_is_not_passed_over(project: Path, name: str) -> None:
+    (project / "time.env").write_text("ORACULO_LANG=pt_BR\n", encoding="utf-8")
+    with pytest.raises(SettingsError, match=f"{name}.*, expected a folder that exists; name sources in"):
+        set_environ_remote(project / name)

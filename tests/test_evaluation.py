@@ -237,7 +237,8 @@ def test_an_evaluation_travels(line: VetorStorage) -> None:
     ("options", "error", "said"),
     [
         ({"k": 0}, QueryError, "k is 0"),
-        ({"cutoffs": (0,)}, QueryError, "k is 0"),
+        ({"cutoffs": (0,)}, QueryError, "cutoffs is .0,., expected places from 1"),
+        ({"cutoffs": 5}, QueryError, "cutoffs is 5, expected places"),
         ({"timed": -1}, QueryError, "timed is -1"),
         ({"configurations": [{"mod": "text"}]}, QueryError, "did you mean 'mode'"),
         ({"by": "answer"}, QuestionsError, "needs 'answer'"),

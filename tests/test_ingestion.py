@@ -503,3 +503,8 @@ def test_a_terminal_sees_a_progress_bar_and_a_file_sees_none(project: Path) -> N
     os.close(theirs)
     assert b"3/3" in os.read(ours, 65_536)
     os.close(ours)
+
+
+def test_a_pattern_that_is_no_text_is_refused(project: Path) -> None:
+    with pytest.raises(SettingsError, match="glob is 5, expected a pattern"):
+        oraculo.ingest(project, glob=5, progress=False)  # type: ignore[arg-type]

@@ -16,6 +16,7 @@ from oraculo_kit import formats
 from oraculo_kit.errors import (
     EmptySourceError,
     ExtractionError,
+    SettingsError,
     SourceNotFoundError,
     SourceTooLargeError,
     SourceUnreadableError,
@@ -116,8 +117,13 @@ def test_a_user_adds_a_format_and_replaces_one() -> None:
 
 @pytest.mark.parametrize("extension", ["srt", "", ".", ".tar.gz", ".a/b"])
 def test_an_extension_that_no_name_can_have_is_refused(extension: str) -> None:
-    with pytest.raises(ValueError, match="expected a dot and a name"):
+    with pytest.raises(SettingsError, match="expected a dot and a name"):
         register_loader(extension, find_loader("a.txt"))
+
+
+def test_a_loader_that_cannot_be_called_is_refused_when_it_is_registered() -> None:
+    with pytest.raises(SettingsError, match="got int as loader of .srt, expected a function"):
+        register_loader(".srt", 5)  # type: ignore[call-overload]
 
 
 class PanicException(BaseException):

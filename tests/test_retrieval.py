@@ -101,6 +101,11 @@ def test_a_reranker_chooses_from_more_than_k(base: Path) -> None:
         read.extend(texts)
         return [-float(len(text)) for text in texts]
 
+    explained = oraculo.search("nota fiscal", k=1, rerank=by_length, explain=True)
+    assert "\n1: before reranking, " in repr(explained)
+    assert "before reranking, how the scores came about" in explained._repr_html_()
+    assert "reranking" not in repr(oraculo.search("nota fiscal", k=1, explain=True))
+    read.clear()
     found = oraculo.search("nota fiscal", k=1, rerank=by_length)
     assert len(read) == 3
     assert (found[0].source, found[0].score) == ("gato.md", -float(len("O gato dorme no telhado")))
@@ -169,6 +174,8 @@ def test_sources_lists_the_base_and_remove_deletes_one(base: Path) -> None:
     assert len(oraculo.sources()) == 2
     with pytest.raises(SourceNotFoundError, match="did you mean"):
         oraculo.remove("nota.mx")
+    with pytest.raises(QueryError, match="got NoneType as source"):
+        oraculo.remove(None)  # type: ignore[arg-type]
 
 
 def test_a_file_can_be_removed_by_a_relative_path(project: Path) -> None:

@@ -129,3 +129,9 @@ def test_an_agent_searches_the_base(storage: VetorStorage, server: OpenAIServer)
     assert [tool["function"]["name"] for tool in first.body["tools"]] == [TOOL_NAME]
     assert "Como emitir nota fiscal" in second.body["messages"][-1]["content"]
     assert [message["role"] for message in second.body["messages"]] == ["user", "assistant", "tool"]
+
+
+@pytest.mark.parametrize("option", ["filtro", "group_by", "search_kwargs"])
+def test_a_misspelt_option_is_refused_not_ignored(option: str) -> None:
+    with pytest.raises(ValidationError, match=option):
+        OraculoRetriever(**{option: {"ano": 2024}})

@@ -422,6 +422,12 @@ def test_a_store_that_cannot_be_used_leaves_the_services_as_they_were(project: P
         use(project / "file")
     with pytest.raises(ServicesFailedError, match="this version has the embedded store only"):
         use("postgresql://ana:s3nha-longa@host/base")
+    assert repr(services).endswith(f"<FaissVetorStorage {services.settings.store} (open)>>")
+    with pytest.raises(SettingsError, match="the store is '', expected a path"):
+        use("")
+    with pytest.raises(SettingsError, match="the store is int, expected a path"):
+        use(5)  # type: ignore[arg-type]
+    assert not (project / "catalog.sqlite3").exists()
     assert get_services() is services
     assert len(services.vetor_storage) == 0
 

@@ -19,6 +19,7 @@ from oraculo_kit.answering.citations import cited_numbers, unverified_quotes
 from oraculo_kit.answering.passages import Passage
 from oraculo_kit.answering.prompts import WORDINGS, Wording
 from oraculo_kit.display import CLASSES, STYLE, escape, one_line, short_source, visible
+from oraculo_kit.errors import QueryError
 from oraculo_kit.storage.results import Hit, SearchResults
 
 if TYPE_CHECKING:
@@ -123,6 +124,8 @@ class Answer:
 
         Returns and errors as `good`.
         """
+        if not isinstance(comment, str):
+            raise QueryError(f"the comment is of type {type(comment).__name__}, expected a text")
         return self._say("bad", comment)
 
     def correct(self, text: str) -> Feedback:
@@ -132,12 +135,13 @@ class Answer:
 
         Raises
         ------
-        ValueError
-            For a blank text; `bad` says that an answer is wrong without saying what is right.
+        QueryError
+            For a blank text, or none; `bad` says that an answer is wrong without saying what is right.
         """
-        if not text.strip():
-            raise ValueError(
-                "the corrected answer is blank, expected a text. Use bad(comment) when there is none"
+        if not isinstance(text, str) or not text.strip():
+            got = "blank" if isinstance(text, str) else f"of type {type(text).__name__}"
+            raise QueryError(
+                f"the corrected answer is {got}, expected a text. Use bad(comment) when there is none"
             )
         return self._say("corrected", text)
 

@@ -182,8 +182,10 @@ def _retrieve(
     started = time.perf_counter()
     if not isinstance(question, str):
         raise QueryError(f"the question is of type {type(question).__name__}, expected a text")
-    if not isinstance(max_chars, int) or max_chars < 1:
+    if isinstance(max_chars, bool) or not isinstance(max_chars, int) or max_chars < 1:
         raise QueryError(f"max_chars is {max_chars!r}, expected a whole number from 1")
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
+        raise QueryError(f"timeout is {timeout!r}, expected a number of seconds above 0")
     settings = ensure_services().settings
     results = search(question, k, **search_options)
     return Asked(

@@ -84,7 +84,7 @@ def load_chat_model(choice: Any, timeout: float = TIMEOUT) -> Any:
     if not isinstance(choice, str):
         if not all(callable(getattr(choice, name, None)) for name in _METHODS) or isinstance(choice, type):
             raise ChatModelError(
-                f"got {type(choice).__name__} as chat model, expected a LangChain chat model or a name such as "
+                f"got {_kind(choice)} as chat model, expected a LangChain chat model or a name such as "
                 f"{_EXAMPLES}"
             )
         remember_secrets(_held_secrets(choice))
@@ -241,3 +241,7 @@ def _held_secrets(model: Any) -> set[str]:
 
 
 _SECRET_NAME = re.compile(r"key|token|secret|password|authorization", re.IGNORECASE)
+
+
+def _kind(choice: Any) -> str:
+    return f"the class {choice.__name__} itself" if isinstance(choice, type) else type(choice).__name__

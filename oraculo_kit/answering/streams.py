@@ -18,6 +18,7 @@ from oraculo_kit.answering.chat_models import chat_error, load_chat_model, model
 from oraculo_kit.answering.citations import CitationFilter
 from oraculo_kit.answering.passages import Passage
 from oraculo_kit.answering.prompts import SENTINELS, WORDINGS, prompt
+from oraculo_kit.display import one_line
 from oraculo_kit.errors import ChatModelError
 from oraculo_kit.storage.results import SearchResults
 
@@ -27,6 +28,7 @@ MAX_ANSWER = 100_000
 """Characters after which a model is cut off: more is a model that runs in circles, or a server that will not end."""
 
 _CUT_OFF = frozenset({"length", "max_tokens", "content_filter", "max_output_tokens"})
+_QUESTION = 80  # columns of a question that a stream's repr shows
 _SAY_WHEN_THEY_END = frozenset({"openai", "azure_openai"})  # the protocol has a reason in the last piece
 
 
@@ -164,6 +166,10 @@ class AnswerStream(Iterator[str]):
         self._failure: ChatModelError | None = None
         self._pieces = self._read()
 
+    def __repr__(self) -> str:
+        question = one_line(self._asked.question, _QUESTION)
+        return f"<AnswerStream for {question!r}: iterate over its pieces, then take .answer>"
+
     def __next__(self) -> str:
         return next(self._pieces)
 
@@ -234,6 +240,10 @@ class AsyncAnswerStream(AsyncIterator[str]):
         self._writing = Writing(asked)
         self._answer: Answer | None = None
         self._pieces = self._read()
+
+    def __repr__(self) -> str:
+        question = one_line(self._asked.question, _QUESTION)
+        return f"<AsyncAnswerStream for {question!r}: iterate with async for, then take .answer>"
 
     async def __anext__(self) -> str:
         return await anext(self._pieces)

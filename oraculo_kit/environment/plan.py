@@ -54,7 +54,7 @@ from oraculo_kit.environment.record import (
     safe_cause,
 )
 from oraculo_kit.environment.sources import Deadline, Source, dotenv_source, parse_sources, read_source
-from oraculo_kit.errors import EnvironmentSourceError
+from oraculo_kit.errors import EnvironmentSourceError, SettingsError
 from oraculo_kit.settings import find_project_root
 
 __all__ = [
@@ -230,6 +230,13 @@ def set_environ_remote(project_root: str | os.PathLike[str] | None = None) -> En
     EnvironmentSourceError, SettingsError
         As the two functions; ``os.environ`` then is as before.
     """
+    if project_root is not None and not (
+        isinstance(project_root, str | os.PathLike) and os.path.isdir(project_root)
+    ):
+        # A file of settings, taken for a folder without any, would be passed over in silence.
+        raise SettingsError(
+            f"project_root is {project_root!r}, expected a folder that exists; name sources in ORACULO_ENV_SOURCE"
+        )
     plan = fetch_environ(find_project_root() if project_root is None else project_root)
     apply_environ(plan)
     return plan

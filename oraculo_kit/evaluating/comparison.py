@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ def compare(
     ----------
     queries : str or sequence of str
     configurations : dict of str to dict, or sequence of dict or str
-        Names and keywords of `search` (``mode``, ``k``, ``filter``, ...); ``"store"`` is a path or an open store
+        Names and keywords of `search` (``mode``, ``k``, ``filter``, ``rerank``, ...); ``"store"`` is a path or an open store
         to ask another base. Without names, as a list, a text is a mode and the names are made of the keywords.
     k : int
         Hits per query, where a configuration says nothing else.
@@ -67,10 +67,10 @@ def compare(
     0  nota.md             1           1                 0
     1  gato.md             2        <NA>              <NA>
     """
-    asked = [queries] if isinstance(queries, str) else list(queries)
-    wrong = next((query for query in asked if not isinstance(query, str)), None)
-    if not asked or wrong is not None:
-        got = f"a query of type {type(wrong).__name__}" if asked else "no query"
+    asked = list(queries) if isinstance(queries, Iterable) and not isinstance(queries, str) else [queries]
+    wrong = [query for query in asked if not isinstance(query, str)]
+    if not asked or wrong:
+        got = f"a query of type {type(wrong[0]).__name__}" if wrong else "no query"
         raise QueryError(f"got {got}, expected texts, such as ['nota fiscal', 'férias']")
     with configured(configurations, k, store) as settings:
         if len(settings) < 2:

@@ -1,7 +1,8 @@
 """Settings of a search under a name each, checked before the first question is asked.
 
-A configuration is a mapping of keywords of the store's `search` (``mode``, ``k``, ``filter``, ...), and ``store`` where
-it asks another base. Which keywords there are is read from the store itself.
+A configuration is a mapping of keywords of the store's `search` (``mode``, ``k``, ``filter``, ...), ``rerank`` where
+the hits are ordered again, and ``store`` where it asks another base. Which other keywords there are is read from the
+store itself.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oraculo_kit.errors import QueryError
+from oraculo_kit.reranking import search_reranked
 from oraculo_kit.services import ensure_services
 from oraculo_kit.storage import VetorStorage, open_storage
 from oraculo_kit.storage.results import SearchResults
@@ -35,19 +37,27 @@ class Configuration:
     store : VetorStorage
     options : dict
         Keywords of its `search`, ``k`` among them.
+    rerank : object or None
+        Orders the hits again, as in `oraculo_kit.search`.
     """
 
     name: str
     store: VetorStorage
     options: Mapping[str, Any]
+    rerank: Any = None
 
     def ask(self, queries: Sequence[str]) -> list[SearchResults]:
         """Return the results of many queries, asked as one batch."""
+        if self.rerank is not None:
+            options = {key: value for key, value in self.options.items() if key != "k"}
+            return search_reranked(self.store, queries, self.options["k"], self.rerank, options)
         found: list[SearchResults] = self.store.search(list(queries), **self.options)
         return found
 
     def ask_one(self, query: str) -> SearchResults:
         """Return the results of one query."""
+        if self.rerank is not None:
+            return self.ask([query])[0]
         found: SearchResults = self.store.search(query, **self.options)
         return found
 
@@ -80,9 +90,9 @@ def configured(given: Configurations, k: int, store: Store | None = None) -> Ite
         found = []
         for name, keywords in named.items():
             options = {"k": k, **keywords}
-            place = stores.get(options.pop("store", None))
+            place, reranker = stores.get(options.pop("store", None)), options.pop("rerank", None)
             _check(name, options, place)
-            found.append(Configuration(name, place, options))
+            found.append(Configuration(name, place, options, reranker))
         yield found
 
 
@@ -118,9 +128,11 @@ def _check(name: str, options: Mapping[str, Any], store: VetorStorage) -> None:
     open_ended = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     for key in options:
         if key not in known and not open_ended:
-            near = difflib.get_close_matches(str(key), [*known, "store"], 1)
+            near = difflib.get_close_matches(str(key), [*known, "rerank", "store"], 1)
             hint = (
-                f"did you mean {near[0]!r}?" if near else f"expected some of {', '.join([*known, 'store'])}"
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"expected some of {', '.join([*known, 'rerank', 'store'])}"
             )
             raise QueryError(
                 f"configuration {name!r} has the keyword {key!r}, which search() has not; {hint}"

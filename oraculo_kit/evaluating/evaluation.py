@@ -6,7 +6,7 @@ import os
 import time
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -111,8 +111,7 @@ def evaluate(
     8   vector, k=1    1.0
     """
     check_k(k)
-    for cutoff in cutoffs:
-        check_k(cutoff)
+    _check_cutoffs(cutoffs)
     if not isinstance(timed, int) or timed < 0:
         raise QueryError(f"timed is {timed!r}, expected a number of questions from 0")
     asked = load_questions(questions, qrels=qrels, by=by)
@@ -199,6 +198,12 @@ def _measure(
         for one in judged
     ]
     return tuple(names), np.array(values)
+
+
+def _check_cutoffs(cutoffs: Any) -> None:
+    given = list(cutoffs) if isinstance(cutoffs, Iterable) else [None]
+    if not all(isinstance(one, int) and not isinstance(one, bool) and one >= 1 for one in given):
+        raise QueryError(f"cutoffs is {cutoffs!r}, expected places from 1, such as (1, 5)")
 
 
 @dataclass(frozen=True, eq=False)

@@ -35,6 +35,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, overload
 
+from oraculo_kit.errors import SettingsError
+
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
@@ -96,8 +98,8 @@ def register_loader(extension: str, function: Loader | None = None) -> Loader | 
 
     Raises
     ------
-    ValueError
-        If `extension` is not a dot followed by a name without further dots.
+    SettingsError
+        If `extension` is not a dot followed by a name without further dots, or `function` cannot be called.
 
     Examples
     --------
@@ -108,9 +110,13 @@ def register_loader(extension: str, function: Loader | None = None) -> Loader | 
     >>> find_loader("speech.SHOUT") is load_shout
     True
     """
-    key = extension.lower()
+    key = extension.lower() if isinstance(extension, str) else ""
     if len(key) < 2 or key != extension_of(f"x{key}"):
-        raise ValueError(f"got the extension {extension!r}; expected a dot and a name, such as '.srt'")
+        raise SettingsError(f"got the extension {extension!r}; expected a dot and a name, such as '.srt'")
+    if function is not None and not callable(function):
+        raise SettingsError(
+            f"got {type(function).__name__} as loader of {key}, expected a function of data and name"
+        )
     if function is None:
 
         def decorate(decorated: Loader) -> Loader:

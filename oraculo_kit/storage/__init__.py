@@ -10,16 +10,31 @@ nothing of services, notebooks or command lines. Its modules, by what they are f
                   context explaining results
     upkeep        compaction purging reembedding optimizing | health verify | repairing and its parts | copies export
     places        folders sharing filesystems
+    arguments     what callers hand over
 """
 
 from __future__ import annotations
 
 import os
-from typing import Any
+import sys
+from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.storage.base import VetorStorage
 
-__all__ = ["VetorStorage", "open_storage"]
+if TYPE_CHECKING:
+    from oraculo_kit.storage.copies import restore_store
+
+__all__ = ["VetorStorage", "open_storage", "restore_store"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "restore_store":  # not imported before it is used: workers open stores, and restore none
+        from oraculo_kit.storage.copies import restore_store
+
+        return restore_store
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+    )
 
 
 def open_storage(
@@ -57,12 +72,15 @@ def open_storage(
     ------
     StorageError
         When there is no such store, or it cannot be trusted; see `oraculo_kit.errors`.
+    SettingsError
+        For a location that is no path or blank, and for an unknown durability or precision.
     """
     from oraculo_kit.errors import StorageError
-    from oraculo_kit.settings import DEFAULT_EMBEDDER, Settings, is_url
+    from oraculo_kit.settings import DEFAULT_EMBEDDER, Settings, absolute_location, is_url
     from oraculo_kit.storage.faiss import FaissVetorStorage
 
-    if isinstance(location, str) and is_url(location):
+    location = absolute_location(location)
+    if is_url(location):
         raise StorageError(
             f"got a store URL of scheme {location.partition(':')[0]!r}, expected the path of a folder; this version "
             "has the embedded store only (ORACULO_STORE)"

@@ -84,8 +84,20 @@ class Explanation:
         measures = {"vector": "cosine", "text": "BM25", "wording": "share"}
         addends = [
             f"{part.weight:.2f} x {part.scaled:.2f} {part.name}"
-            + (f" ({measures[part.name]} {part.raw:.3f})" if part.raw is not None else " (none)")
+            + (f" ({measures[part.name]} {_figure(part.raw)})" if part.raw is not None else " (none)")
             for part in self.parts
         ]
         words = self.words()
         return f"{self.score:.2f} = {' + '.join(addends)}" + (f"; {words}" if words else "")
+
+
+def _figure(raw: float) -> str:
+    """Return a raw measure as it is shown.
+
+    Examples
+    --------
+    >>> _figure(7.25), _figure(0.0), _figure(3.1e-6)
+    ('7.250', '0.000', '3.1e-06')
+    """
+    # The BM25 of a word that stands everywhere is some millionths: 0.000 would look like no match.
+    return f"{raw:.3f}" if raw == 0 or abs(raw) >= 0.0005 else f"{raw:.1e}"

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oraculo_kit.errors import QueryError, StorageError, StoreCorruptedError
+from oraculo_kit.errors import StorageError, StoreCorruptedError
+from oraculo_kit.storage.arguments import check_batch
 from oraculo_kit.storage.segments import sync_file, sync_folder
 from oraculo_kit.storage.snapshot import Reader, Snapshot, StoredChunk
 
@@ -86,8 +87,7 @@ def vector_pages(reading: Callable[[], Reader], batch: int = 1000) -> Iterator[t
         Returns the store's reader, or raises when the store was closed between two pages.
     batch : int
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise QueryError(f"batch is {batch!r}, expected a whole number of at least 1")
+    check_batch(batch)
     return _vector_pages(reading, batch)
 
 

@@ -60,7 +60,7 @@ class HealthReport:
         """Whether there is nothing to do."""
         return not self.findings
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         if self.ok:
             return f"{self.location}: all well"
         return "\n".join([f"{self.location}:", *(f"  {finding}" for finding in self.findings)])

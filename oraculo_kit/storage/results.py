@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from copy import deepcopy
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
 from oraculo_kit.display import CLASSES, escape, html_table, one_line, short_source, text_table, visible
-from oraculo_kit.errors import StoreClosedError
+from oraculo_kit.errors import QueryError, StoreClosedError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -185,9 +186,9 @@ class SearchResults(Sequence[Hit]):
         StoreClosedError
             When the store was closed, or these results come from another process.
         QueryError
-            When the hit is not in the store any more.
+            When `hit` is no hit, or is not in the store any more.
         """
-        return self._searcher().passage(hit, n)
+        return self._searcher().passage(_checked(hit), n)
 
     def similar(self, hit: Hit, k: int = 5, *, filter: Filter | None = None) -> SearchResults:
         """Return the chunks nearest to a hit by their stored vectors, itself and copies of its text left out.
@@ -203,7 +204,7 @@ class SearchResults(Sequence[Hit]):
         StoreClosedError, QueryError
             As `context`.
         """
-        return self._searcher().similar(hit, k, filter)
+        return self._searcher().similar(_checked(hit), k, filter)
 
     def _searcher(self) -> Searcher:
         if self.origin is None:
@@ -240,7 +241,8 @@ class SearchResults(Sequence[Hit]):
         if not self.hits:
             return self._summary()
         table = text_table(["score", "source", "place", "text"], self._rows())
-        why = [f"{place}: {visible(repr(explanation))}" for place, explanation in self._why()]
+        before = self._before_reranking()
+        why = [f"{place}: {before}{visible(repr(explanation))}" for place, explanation in self._why()]
         return "\n".join([table, *why, self._summary()])
 
     def _repr_html_(self) -> str:
@@ -262,7 +264,18 @@ class SearchResults(Sequence[Hit]):
         if not rows:
             return ""
         header = ["hit", "part", "raw", "scaled", "weight", "value", "words"]
-        return html_table(header, rows, caption="how the scores came about")
+        return html_table(header, rows, caption=f"{self._before_reranking()}how the scores came about")
+
+    def _before_reranking(self) -> str:
+        # A reranker puts its own scores in the place of those that were explained.
+        same = all(math.isclose(self.hits[place - 1].score, why.score) for place, why in self._why())
+        return "" if same else "before reranking, "
+
+
+def _checked(hit: Any) -> Hit:
+    if not isinstance(hit, Hit):
+        raise QueryError(f"got {type(hit).__name__} as hit, expected one of the hits, such as results[0]")
+    return hit
 
 
 _QUERY = 80  # columns of a query that are shown
