@@ -1,6 +1,6 @@
 """In how many chunks a stem stands, as far as this process has asked.
 
-Long questions stay fast because a match must have one of their rarer words (`TextQuery.essential_expression`), and
+Long questions stay fast because a match must have one of their rarer words (`TextQuery.essential`), and
 for that rough numbers do. So they are counted in the full-text index when a stem is first met (over 100,000 chunks 0.2 ms,
 a very frequent one 2.4 ms) and kept. They may be out of date: other processes write, and nothing tells this one.
 But never by more than a factor of about two, because all are forgotten when the number of chunks has doubled or

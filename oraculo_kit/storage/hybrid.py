@@ -12,8 +12,11 @@ so that a source of a million chunks does not stand before the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,7 +25,7 @@ from oraculo_kit.storage.candidates import Candidates, by_text, near, union
 from oraculo_kit.storage.diversity import group_key, marginal_relevance
 from oraculo_kit.storage.explaining import Explanation, Part
 from oraculo_kit.storage.frequencies import Frequencies
-from oraculo_kit.storage.fulltext import TextQuery
+from oraculo_kit.storage.fulltext import TextQuery, any_of
 from oraculo_kit.storage.options import SearchOptions
 from oraculo_kit.storage.ranking import RESCORED
 from oraculo_kit.storage.snapshot import Snapshot, StoredChunk
@@ -38,6 +41,7 @@ _CANDIDATES = 50
 _CANDIDATES_PER_HIT = 4
 _GROWTH = 4  # so many times more are read or fetched when there were too few
 _BLOCK = 20_000  # vectors that are copied together
+_BESIDE_FROM = 20_000  # chunks: from there on it pays that a second thread scans vectors beside the full text
 _PRUNED_FROM = 20_000  # chunks: in smaller stores a question takes under 10 ms whatever its words
 
 
@@ -205,17 +209,13 @@ class _Search:
     def _fetch(self) -> tuple[Candidates, bool]:
         """Return the candidates, and whether they are all that there can be."""
         mode, sides, complete = self._options.mode, list(self._known), self._wanted >= self._store.count
-        if mode != "text" and self._vector is not None:
-            found = self._near
-            if found is None:
-                found = self._store.nearest(self._vector[None, :], self._wanted, self._allowed)[0]
-            self._near = None
-            complete = complete or len(found) < self._wanted or self._is_below(found)
-            sides.append(found)
-        if mode != "vector" and self._query is not None:
-            found, all_found = self._fetch_text(self._query)
-            complete = complete or (all_found and mode == "text")
-            sides.append(found)
+        near, by_words = self._fetch_sides()
+        if near is not None:
+            complete = complete or len(near) < self._wanted or self._is_below(near)
+            sides.append(near)
+        if by_words is not None:
+            complete = complete or (by_words[1] and mode == "text")
+            sides.append(by_words[0])
         by: Literal["vector", "text"] = "text" if mode == "text" else "vector"
         candidates = union(self._store.snapshot, by, sides, self._vector)
         if self._options.min_score is not None:
@@ -224,20 +224,56 @@ class _Search:
             )
         return candidates.fused() if mode == "hybrid" else candidates, complete
 
+    def _fetch_sides(self) -> tuple[Candidates | None, tuple[Candidates, bool] | None]:
+        """Return what the vectors found, and what the full text found; None where a side is not asked."""
+        query = self._query if self._options.mode != "vector" else None
+        vector = self._vector if self._options.mode != "text" else None
+        near, self._near = self._near, None
+        if near is not None or vector is None:
+            return near, self._fetch_text(query) if query is not None else None
+        scan = partial(self._store.nearest, vector[None, :], self._wanted, self._allowed)
+        if query is None or self._store.count < _BESIDE_FROM:
+            return scan()[0], self._fetch_text(query) if query is not None else None
+        with ThreadPoolExecutor(1) as beside:
+            try:
+                scanning = beside.submit(scan)
+            except RuntimeError:  # no thread to be had, for instance while the interpreter ends
+                return scan()[0], self._fetch_text(query)
+            by_words = self._fetch_text(query)
+            return scanning.result()[0], by_words
+
     def _fetch_text(self, query: TextQuery) -> tuple[Candidates, bool]:
         snapshot, chunks = self._store.snapshot, self._store.count
         whole = query.match_expression()
         if whole is None:
             return by_text(np.zeros(0, np.int64), np.zeros(0)), True
         if chunks >= _PRUNED_FROM and self._wanted == self._store.first_fetch < chunks:
-            counts = self._store.frequencies.of(snapshot, query.stems, chunks)
-            essential = query.essential_expression(counts, chunks)
-            if essential is not None:
-                found = by_text(*snapshot.text_top(whole, self._wanted, self._allowed, essential))
-                if len(found) >= self._options.pool:
-                    return found, False
+            found = self._fetch_pruned(query, whole)
+            if found is not None:
+                return found, False
         found = by_text(*snapshot.text_top(whole, self._wanted, self._allowed))
         return found, len(found) < self._wanted
+
+    def _fetch_pruned(self, query: TextQuery, whole: str) -> Candidates | None:
+        """Return the best without scoring all that match; None where that would save nothing.
+
+        First what has one of the rarest stems; their scores tell which other stems are essential.
+        """
+        if query.phrases:
+            return None  # the few that have them are scored all
+        snapshot, chunks, wanted = self._store.snapshot, self._store.count, self._wanted
+        counts = self._store.frequencies.of(snapshot, query.stems, chunks)
+        passing = chunks if self._allowed is None else max(len(self._allowed), 1)
+        known = query.rarest(counts, math.inf)
+        asked = query.rarest(counts, wanted * chunks / passing)
+        while len(asked) < len(known):
+            found = by_text(*snapshot.text_top(whole, wanted, self._allowed, any_of(asked)))
+            score = float(found.scores[-1]) if len(found) == wanted else 0.0
+            essential = query.essential(counts, chunks, score)
+            if len(essential) <= len(asked):
+                return found
+            asked = essential
+        return None
 
     def _is_below(self, found: Candidates) -> bool:
         least = self._options.min_score

@@ -143,32 +143,50 @@ _FREQUENCIES = {"praz": 1, "not": 90, "fiscal": 20, "municipi": 5, "servic": 12,
 
 
 @pytest.mark.parametrize(
-    ("query", "expression"),
+    ("query", "wanted", "stems"),
     [
-        ("prazo nota fiscal", '("praz")'),
-        ("nota prazo fiscal município", '("praz" OR "municipi")'),
-        ("nota fiscal", '("fiscal")'),
-        ("nota nota inexistente", None),  # what stands nowhere cannot be asked for alone
-        ("nota", None),
-        ("inexistente", None),
-        ('"nota fiscal" prazo município', None),  # the phrase is rare enough
+        ("nota prazo fiscal município", 1, ("praz",)),
+        ("nota prazo fiscal município", 2, ("praz", "municipi")),
+        ("nota prazo fiscal município", 6, ("praz", "municipi")),
+        ("nota prazo fiscal município", 1000, ("praz", "municipi", "fiscal", "not")),
+        ("multa nota inexistente", 1, ("not",)),  # what stands nowhere cannot be asked for alone
+        ("inexistente", 1, ()),
     ],
 )
-def test_frequent_stems_only_add_to_the_score(query: str, expression: str | None) -> None:
-    assert parse_query(query).essential_expression(_FREQUENCIES, 100) == expression
+def test_the_rarest_stems_stand_in_as_many_chunks_as_are_wanted(
+    query: str, wanted: float, stems: tuple[str, ...]
+) -> None:
+    assert parse_query(query).rarest(_FREQUENCIES, wanted) == stems
 
 
-@given(counts=st.lists(st.integers(0, 200), min_size=1, max_size=10), chunks=st.integers(1, 100))
-def test_some_stem_is_always_essential_however_wrong_the_counts(counts: list[int], chunks: int) -> None:
-    words = " ".join(f"termo{number}" for number in range(len(counts)))
-    query = parse_query(words)
-    expression = query.essential_expression(dict(zip(query.stems, counts, strict=True)), chunks)
-    if expression is not None:
-        named = [int(part.strip('("termo)')) for part in expression.split(" OR ")]
-        assert 0 < len(named) < len(counts)
-        assert max(counts[number] for number in named) <= max(counts)
-        left_out = [count for number, count in enumerate(counts) if count and number not in named]
-        assert max(counts[number] for number in named) <= min(left_out)
+@pytest.mark.parametrize(
+    ("score", "stems"),
+    [
+        (0.0, ("praz", "municipi", "fiscal", "not")),
+        (0.1, ("praz", "municipi", "fiscal")),  # "nota" stands nearly everywhere: it has no weight
+        (2.0, ("praz", "municipi")),
+        (6.0, ("praz",)),
+        (100.0, ("praz",)),
+    ],
+)
+def test_the_higher_the_score_the_fewer_stems_are_essential(score: float, stems: tuple[str, ...]) -> None:
+    assert parse_query("nota prazo fiscal município").essential(_FREQUENCIES, 100, score) == stems
+
+
+@given(
+    counts=st.lists(st.integers(0, 200), min_size=1, max_size=10),
+    chunks=st.integers(1, 100),
+    score=st.floats(0, 50),
+)
+def test_some_stem_is_always_essential_however_wrong_the_counts(
+    counts: list[int], chunks: int, score: float
+) -> None:
+    query = parse_query(" ".join(f"termo{number}" for number in range(len(counts))))
+    frequencies = dict(zip(query.stems, counts, strict=True))
+    essential = query.essential(frequencies, chunks, score)
+    left_out = [count for stem, count in frequencies.items() if count and stem not in essential]
+    assert bool(essential) == any(counts)
+    assert all(frequencies[stem] <= min(left_out, default=200) for stem in essential)
 
 
 @pytest.mark.parametrize("query", ["", "?", "-", "-casa", '-"nota fiscal"', "\u200b", '""', "\x00", "\u0301"])

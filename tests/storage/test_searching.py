@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -309,7 +310,57 @@ def test_frequent_words_only_add_to_the_score_in_large_stores(
     assert {hit.id for hit in store.search(question, 300, mode="text")} == {hit.id for hit in whole}
     few = store.search(question, 10, mode="text")
     assert len(few) == 10
+    scores = {hit.id: hit.text_score for hit in whole}
+    assert [hit.text_score for hit in few] == pytest.approx([scores[hit.id] for hit in few])
     assert len(store.search(question, 10)) == 10
+
+
+def test_in_large_stores_the_best_are_found_without_scoring_all_that_match(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = np.random.default_rng(3)
+    law = 1 / np.arange(4, 304)
+    store = open_store(embedder=TinyEmbeddings())
+    store.write(
+        [
+            Document(page_content=" ".join(f"w{word}" for word in words), metadata={"even": place % 2 == 0})
+            for place, words in enumerate(chance.choice(300, (1500, 30), p=law / law.sum()))
+        ]
+    )
+    asked: list[str | None] = []
+    text_top = Snapshot.text_top
+
+    def noted(self: Snapshot, match: str, k: int, *options: Any) -> Any:
+        asked.append(options[1] if len(options) > 1 else None)
+        return text_top(self, match, k, *options)
+
+    for words in chance.choice(300, (20, 8), p=law / law.sum()):
+        question = " ".join(f"w{word}" for word in words)
+        for chosen in (None, {"even": True}):
+            whole = store.search(question, 10, mode="text", filter=chosen)
+            with monkeypatch.context() as patched:
+                patched.setattr(hybrid, "_PRUNED_FROM", 0)
+                patched.setattr(Snapshot, "text_top", noted)
+                pruned = store.search(question, 10, mode="text", filter=chosen)
+            assert [hit.id for hit in pruned] == [hit.id for hit in whole]
+    assert sum(essential is not None for essential in asked) > 20
+    assert asked.count(None) < 30  # most questions were answered without scoring all
+
+
+def test_a_second_thread_beside_the_full_text_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, made, _ = world
+    questions = sorted({document.page_content for document in made})[:20]
+    alone = [store.search(question) for question in questions]
+    monkeypatch.setattr(hybrid, "_BESIDE_FROM", 0)
+    assert [store.search(question).hits for question in questions] == [found.hits for found in alone]
+
+    def none_to_be_had(*_: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none_to_be_had)
+    assert store.search(questions[0]).hits == alone[0].hits
 
 
 def test_matches_of_frequent_words_come_when_those_of_rare_ones_do_not_suffice(
