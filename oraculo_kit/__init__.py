@@ -49,6 +49,7 @@ _HOMES = {
     "register_loader": "load",
     "reload_services": "services",
     "remove": "retrieval",
+    "repair_store": "storage.repairing",
     "restore_store": "storage.copies",
     "search": "retrieval",
     "search_tool": "retriever",
@@ -96,6 +97,7 @@ __all__ = [
     "register_loader",
     "reload_services",
     "remove",
+    "repair_store",
     "restore_store",
     "search",
     "search_tool",
@@ -141,6 +143,7 @@ if TYPE_CHECKING:
     from oraculo_kit.storage.copies import restore_store
     from oraculo_kit.storage.faiss import FaissVetorStorage
     from oraculo_kit.storage.feedback import Feedback
+    from oraculo_kit.storage.repairing import repair_store
     from oraculo_kit.storage.results import Hit, SearchResults
 
 

@@ -94,11 +94,10 @@ def _verify(options: argparse.Namespace) -> int:
 
 
 def _repair(options: argparse.Namespace) -> int:
-    from oraculo_kit.embed import Embedder
     from oraculo_kit.settings import Settings
     from oraculo_kit.storage.repairing import repair_store
 
-    report = repair_store(Path(_location(options)), Embedder(Settings.resolve().embedder))
+    report = repair_store(_location(options), Settings.resolve().embedder)
     print(report)
     return 0 if report.ok and not report.lost else 1
 

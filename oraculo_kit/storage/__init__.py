@@ -23,15 +23,21 @@ from oraculo_kit.storage.base import VetorStorage
 
 if TYPE_CHECKING:
     from oraculo_kit.storage.copies import restore_store
+    from oraculo_kit.storage.repairing import repair_store
 
-__all__ = ["VetorStorage", "open_storage", "restore_store"]
+__all__ = ["VetorStorage", "open_storage", "repair_store", "restore_store"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "restore_store":  # not imported before it is used: workers open stores, and restore none
+    # Not imported before they are used: workers open stores, and restore or repair none.
+    if name == "restore_store":
         from oraculo_kit.storage.copies import restore_store
 
         return restore_store
+    if name == "repair_store":
+        from oraculo_kit.storage.repairing import repair_store
+
+        return repair_store
     raise AttributeError(
         f"module {__name__!r} has no attribute {name!r}", name=name, obj=sys.modules[__name__]
     )

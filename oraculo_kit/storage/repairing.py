@@ -31,14 +31,16 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+from oraculo_kit.embed import Embedder
 from oraculo_kit.errors import (
     StorageError,
     StoreCorruptedError,
@@ -62,9 +64,6 @@ from oraculo_kit.storage.salvaging import Salvaged, copy_catalog, lenient, salva
 from oraculo_kit.storage.schema import FORMAT, new_epoch
 from oraculo_kit.storage.sharing import share
 from oraculo_kit.storage.verify import verify_store
-
-if TYPE_CHECKING:
-    from oraculo_kit.embed import Embedder
 
 _log = logging.getLogger("oraculo_kit.storage")
 
@@ -132,15 +131,15 @@ class RepairReport:
 
 
 def repair_store(
-    folder: Path, embedder: Embedder | None = None, *, lock_timeout: float = 60.0
+    location: str | os.PathLike[str], embedder: Any = None, *, lock_timeout: float = 60.0
 ) -> RepairReport:
     """Repair a store that need not be open, nor be possible to open.
 
     Parameters
     ----------
-    folder : pathlib.Path
+    location : path
         The store's folder.
-    embedder : Embedder, optional
+    embedder : Embedder, Embeddings or str, optional
         Makes vectors again; used only when it is the one that built the store.
     lock_timeout : float
         Longest wait for other writers, in seconds.
@@ -163,6 +162,9 @@ def repair_store(
         When the disk refuses; what was set aside stays there.
     """
     started = time.perf_counter()
+    if embedder is not None and not isinstance(embedder, Embedder):
+        embedder = Embedder(embedder)
+    folder = Path(os.path.abspath(location))
     repair = _Repair(folder, embedder, lock_timeout)
     try:
         repair.run()

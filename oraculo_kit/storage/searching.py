@@ -128,7 +128,9 @@ class Searcher:
             model, dimension = _model(snapshot), snapshot.manifest.dimension
         if isinstance(query, str):
             return True, [query], None, model
-        if isinstance(query, list | tuple) and query and all(isinstance(item, str) for item in query):
+        if isinstance(query, list | tuple) and not query:
+            raise QueryError("got an empty list as query, expected at least one text or vector")
+        if isinstance(query, list | tuple) and all(isinstance(item, str) for item in query):
             return False, list(query), None, model
         try:
             matrix = np.asarray(query, dtype=np.float32)
@@ -137,7 +139,7 @@ class Searcher:
         except (TypeError, ValueError, IndexError) as exc:
             raise QueryError(
                 f"got {type(query).__name__} as query, expected a text, a list of texts, or vectors of shape "
-                f"(dimension,) or (n, dimension): {exc}"
+                f"(dimension,) or (n, dimension): {_first_sentence(exc)}"
             ) from exc
         if dimension and matrix.shape[1] != dimension:
             raise VectorsError(
@@ -176,6 +178,10 @@ class Origin:
                 "these results have lost their store: it is gone, or they come from another process. Search again"
             )
         return searcher
+
+
+def _first_sentence(exc: Exception) -> str:
+    return str(exc).partition(". ")[0]  # the rest of it advises somebody who writes
 
 
 def _model(snapshot: Snapshot) -> tuple[Any, ...]:

@@ -311,7 +311,7 @@ def test_a_store_emptied_again_answers_with_nothing(store: FaissVetorStorage, sm
     ("query", "message"),
     [
         (None, "got NoneType as query, expected a text, a list of texts, or vectors"),
-        ([], "got list as query"),
+        ([], "got an empty list as query"),
         ([1, "a"], "got list as query"),
         (np.zeros(8), "got ndarray as query.*only zeros"),
         (np.full(8, np.nan), "NaN"),
