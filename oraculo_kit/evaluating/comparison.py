@@ -38,6 +38,8 @@ def compare(
     configurations : dict of str to dict, or sequence of dict or str
         Names and keywords of `search` (``mode``, ``k``, ``filter``, ``rerank``, ...); ``"store"`` is a path or an open store
         to ask another base. Without names, as a list, a text is a mode and the names are made of the keywords.
+        What a configuration does not say is as in `VetorStorage.search`; so identical texts are hits of their own, which
+        `oraculo_kit.search` folds (``"unique": True``).
     k : int
         Hits per query, where a configuration says nothing else.
     store : VetorStorage or path, optional
