@@ -51,13 +51,6 @@ class ClaimedSegment(ClaimedFile):
         self.first = 0
         self._row: tuple[int, int, str, float | None] = (0, 0, "", None)
 
-    @classmethod
-    def claim(cls, catalog: Catalog, folder: Path, purpose: str, dimension: int = 0) -> ClaimedSegment:
-        """Return a segment with a name; see `claim_as`."""
-        segment = cls()
-        segment.claim_as(catalog, folder, purpose, dimension)
-        return segment
-
     def claim_as(self, catalog: Catalog, folder: Path, purpose: str, dimension: int = 0) -> None:
         """Register a new name for this process.
 
@@ -68,7 +61,7 @@ class ClaimedSegment(ClaimedFile):
         folder : pathlib.Path
             Where the file is to be.
         purpose : str
-            What it is for; see `claim_owners`.
+            What it is for; see `is_claimed`.
         dimension : int
             Length of a vector; the store's own when not given.
         """
@@ -144,12 +137,10 @@ def drop_claim(catalog: Catalog, name: str) -> bool:
     return bool(catalog.rows("DELETE FROM claims WHERE name = ? RETURNING name", (name,)))
 
 
-def claim_owners(catalog: Catalog, purpose: str) -> list[Owner]:
-    """Return who claimed names for a purpose."""
-    return [
-        Owner(*row)
-        for row in catalog.rows("SELECT host, pid, started FROM claims WHERE purpose = ?", (purpose,))
-    ]
+def is_claimed(catalog: Catalog, purpose: str) -> bool:
+    """Tell whether a living process has claimed a name for a purpose: it is at it now."""
+    owners = catalog.rows("SELECT host, pid, started FROM claims WHERE purpose = ?", (purpose,))
+    return any(Owner(*owner).lives() for owner in owners)
 
 
 def collect_claims(catalog: Catalog) -> set[str]:

@@ -40,9 +40,9 @@ from oraculo_kit.storage.catalog import Catalog, translated
 from oraculo_kit.storage.claims import (
     ClaimedFile,
     ClaimedSegment,
-    claim_owners,
     collect_claims,
     drop_claim,
+    is_claimed,
     remove_files,
     spoken_for,
 )
@@ -304,6 +304,15 @@ class Writer:
                 self._unreleased.append(file)
                 self._release_unused()
 
+    @contextmanager
+    def claimed(self, purpose: str, dimension: int = 0) -> Iterator[ClaimedSegment]:
+        """Claim a segment for the body, which may get it adopted; see `released`."""
+        segment = ClaimedSegment()
+        with self.released(segment):
+            with self.transaction("claim a segment") as catalog:
+                segment.claim_as(catalog, self.segments, purpose, dimension)
+            yield segment
+
     def _release_unused(self) -> None:
         # Kept when it fails, as on a full disk: a claim of a living process would keep flushes out for ever.
         for file in list(self._unreleased):
@@ -341,7 +350,7 @@ class Writer:
         with self.released(segment):
             with self.transaction("claim a segment") as catalog:
                 # Without a claim of its own nobody else could tell; two flushes would store the same vectors twice.
-                if any(owner.lives() for owner in claim_owners(catalog, "flush")):
+                if is_claimed(catalog, "flush"):
                     return False
                 # Whoever lives against all appearances finds the claim gone, and stores nothing.
                 catalog.db.execute("DELETE FROM claims WHERE purpose = 'flush'")

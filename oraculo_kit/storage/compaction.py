@@ -27,7 +27,7 @@ import numpy as np
 
 from oraculo_kit.errors import StorageError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import ClaimedSegment, claim_owners
+from oraculo_kit.storage.claims import ClaimedSegment, is_claimed
 from oraculo_kit.storage.manifest import open_segment
 from oraculo_kit.storage.rows import bump_layout, drop_flushed, forget_tombstones, next_commit
 from oraculo_kit.storage.segments import Segment, sorted_positions
@@ -107,7 +107,7 @@ def merge_segments(writer: Writer) -> int:
     """Merge all segments that are worth it, group by group; return how many dead vectors were dropped."""
     dropped = 0
     with writer.reading() as catalog:
-        if any(owner.lives() for owner in claim_owners(catalog, "compact")):
+        if is_claimed(catalog, "compact"):
             raise StorageError(
                 f"another process is compacting the store {writer.folder}; wait for it, then try again"
             )
@@ -171,19 +171,19 @@ def _dead(catalog: Catalog) -> Numbers:
 
 def _groups(segments: Sequence[Segment], dead: Numbers) -> list[list[Segment]]:
     """Return what to merge: neighbours in age, together at most `COMPACT_ROWS` rows, or one with dead rows."""
+    worn = {segment.name for segment in segments if sorted_positions(segment.numbers, dead)[1].any()}
     groups: list[list[Segment]] = []
     rows = 0
     for segment in segments:
         count = len(segment.numbers)
-        has_dead = bool(sorted_positions(segment.numbers, dead)[1].any())
-        if not has_dead and count >= COMPACT_ROWS // 2:
+        if segment.name not in worn and count >= COMPACT_ROWS // 2:
             continue
         if not groups or rows + count > COMPACT_ROWS:
             groups.append([])
             rows = 0
         groups[-1].append(segment)
         rows += count
-    return [group for group in groups if len(group) > 1 or sorted_positions(group[0].numbers, dead)[1].any()]
+    return [group for group in groups if len(group) > 1 or group[0].name in worn]
 
 
 def _merge(writer: Writer, group: Sequence[Segment], purpose: str) -> int:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from oraculo_kit.errors import QueryError, StorageError
 from oraculo_kit.storage.approximate import build_index, index_damage
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import ClaimedFile, claim_owners, drop_claim
+from oraculo_kit.storage.claims import ClaimedFile, drop_claim, is_claimed
 from oraculo_kit.storage.compaction import merge_segments, open_listed, settle
 from oraculo_kit.storage.index_facts import IndexFacts
 from oraculo_kit.storage.rows import bump_layout, next_commit
@@ -121,7 +121,7 @@ def _make_folder(folder: Path) -> None:
 def _unindexed(writer: Writer, recall: float, *, again: bool) -> Sequence[str]:
     """Return the names of the large segments that have no sound index of this recall."""
     with writer.reading() as catalog:
-        if any(owner.lives() for owner in claim_owners(catalog, "index")):
+        if is_claimed(catalog, "index"):
             raise StorageError(f"another process is optimising the store {writer.folder}; wait for it to end")
         large = catalog.rows("SELECT name FROM segments WHERE rows >= ? ORDER BY name", (INDEX_ROWS,))
         known = {

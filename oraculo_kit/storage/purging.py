@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from oraculo_kit.errors import StorageError, StoreLockTimeoutError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import claim_owners
+from oraculo_kit.storage.claims import is_claimed
 from oraculo_kit.storage.compaction import compact, merge_segments, settle
 from oraculo_kit.storage.rows import drop_staged
 
@@ -70,7 +70,7 @@ def _drop_staged(writer: Writer) -> None:
 
 def _refuse_reembedding(writer: Writer, catalog: Catalog) -> None:
     # It may hold vectors of chunks that were deleted since it read them.
-    if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
+    if is_claimed(catalog, "reembed"):
         raise StorageError(
             f"another process is embedding the store {writer.folder} again; purge it when that has ended"
         )

@@ -25,7 +25,7 @@ import numpy as np
 
 from oraculo_kit.errors import StorageError, StoreLockTimeoutError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import ClaimedSegment, claim_owners
+from oraculo_kit.storage.claims import ClaimedSegment, is_claimed
 from oraculo_kit.storage.manifest import open_segment
 from oraculo_kit.storage.precision import half_recall
 from oraculo_kit.storage.rows import (
@@ -154,7 +154,7 @@ class _Staging:
         """Hold a claim of no file for the body, so that no other process stages at the same time."""
         with self.writer.released(self._claim):
             with self.writer.transaction("begin to embed again") as catalog:
-                if any(owner.lives() for owner in claim_owners(catalog, "reembed")):
+                if is_claimed(catalog, "reembed"):
                     raise StorageError(
                         f"another process is embedding the store {self.writer.folder} again; wait for it to end"
                     )

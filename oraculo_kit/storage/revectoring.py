@@ -20,7 +20,7 @@ import numpy as np
 
 from oraculo_kit.errors import EmbedderError, EmbedderMismatchError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.claims import ClaimedSegment
+from oraculo_kit.storage.claims import ClaimedSegment, spoken_for
 from oraculo_kit.storage.compaction import replace_segments
 from oraculo_kit.storage.identity import EmbedderIdentity
 from oraculo_kit.storage.mending import Chunk
@@ -223,9 +223,7 @@ class Revectoring:
     def _remake(self, path: Path, count: int, digest: str, dimension: int, recall: float | None) -> None:
         """Put what can be had of a damaged segment in its place; what is missing then is `mend_vectors`' to make."""
         raw = _raw_rows(path, count, dimension)
-        with self._writer.transaction("claim a segment") as catalog:
-            target = ClaimedSegment.claim(catalog, self._writer.segments, "repair", dimension)
-        with self._writer.released(target):
+        with self._writer.claimed("repair", dimension) as target:
             kept = None
             if raw is not None and len(raw[0]) == count:
                 target.write(raw[0], _blocks(raw[1]), recall)
@@ -348,10 +346,9 @@ class Revectoring:
             self._findings.done.append(f"{len(both)} vectors that were stored twice are stored once")
 
     def _leave_out(self, segment: Segment, twice: NDArray[np.bool_]) -> None:
-        with self._writer.transaction("claim a segment") as catalog:
-            target = ClaimedSegment.claim(catalog, self._writer.segments, "repair")
-            recall = catalog.one("SELECT recall FROM segments WHERE name = ?", (segment.name,))
-        with self._writer.released(target):
+        with self._writer.claimed("repair") as target:
+            with self._writer.reading() as catalog:
+                recall = catalog.one("SELECT recall FROM segments WHERE name = ?", (segment.name,))
             kept = segment.numbers[~twice]
             if len(kept):
                 target.write(kept, _blocks(segment.vectors, np.flatnonzero(~twice)), recall)
@@ -379,9 +376,7 @@ class Revectoring:
 
     def _embed(self, maker: Embedder, numbers: Numbers) -> None:
         """Make the vectors of chunks again, and put them into a segment of their own."""
-        with self._writer.transaction("claim a segment") as catalog:
-            target = ClaimedSegment.claim(catalog, self._writer.segments, "repair")
-        with self._writer.released(target):
+        with self._writer.claimed("repair") as target:
             try:
                 target.write(numbers, self._embedded(maker, numbers, target.dimension))
             except EmbedderError as exc:
@@ -426,12 +421,7 @@ class Revectoring:
         """Take ready-made vectors from segments that the catalog does not name; return which are still missing."""
         with self._writer.reading() as catalog:
             dimension = int(catalog.meta("dimension") or 0)
-            named = {
-                name
-                for (name,) in catalog.rows(
-                    "SELECT name FROM segments UNION ALL SELECT name FROM claims UNION ALL SELECT name FROM staged"
-                )
-            }
+            named = spoken_for(catalog)
         for path in sorted(self._writer.segments.iterdir()):
             segment = None if path.name in named or path.suffix == ".tmp" else _opened(path, dimension)
             if segment is None:
@@ -442,9 +432,7 @@ class Revectoring:
             if not len(places):
                 continue
             numbers = segment.numbers[places]
-            with self._writer.transaction("claim a segment") as catalog:
-                target = ClaimedSegment.claim(catalog, self._writer.segments, "repair")
-            with self._writer.released(target):
+            with self._writer.claimed("repair") as target:
                 target.write(numbers, _blocks(segment.vectors, places))
                 self._adopt(target, numbers)
             self._findings.done.append(

@@ -98,7 +98,8 @@ def claim_and_wait(folder: str) -> None:
     """Claim a segment as for a large write, leave two files under its name, and wait to be killed."""
     writer = Writer(Path(folder), durability="power", lock_timeout=10)
     with writer.transaction("claim a segment") as catalog:
-        segment = ClaimedSegment.claim(catalog, writer.segments, "write")
+        segment = ClaimedSegment()
+        segment.claim_as(catalog, writer.segments, "write")
     segment.path.touch()
     segment.path.with_name(segment.path.name + ".tmp").touch()
     print(segment.path.name, flush=True)
