@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oraculo_kit.errors import ExtractionError, UnsupportedFormatError, VectorsError
+from oraculo_kit.vectors import row_lengths, without_direction
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -109,9 +110,7 @@ class FlatIndex:
         """
         step = max(1, _CHECKED_BYTES // (4 * self.dimension))
         for start in range(0, len(self), step):
-            block = np.array(self.vectors[start : start + step])
-            lengths = np.einsum("ij,ij->i", block, block, dtype=np.float64)
-            wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+            wrong = without_direction(row_lengths(np.array(self.vectors[start : start + step])))
             if len(wrong):
                 raise VectorsError(
                     f"row {start + wrong[0]} of {self.path} holds NaN, infinity or only zeros, expected a vector with "

@@ -8,9 +8,12 @@ nothing of services, notebooks or command lines. Its modules, by what they are f
     words         stems language fulltext frequencies
     search        options searching snapshot | filters operands filter_indexes | hybrid candidates ranking diversity
                   context explaining results
+    runs          runs ledger moving
     upkeep        compaction purging reembedding optimizing | health verify | repairing and its parts | copies export
     places        folders sharing filesystems
-    arguments     what callers hand over
+    arguments     what callers hand over, and values: what goes in and out
+    engines       asking, what a search asks of any | capabilities | postgres, the same store in a server | adapted, any
+                  LangChain vector store with a catalog here
 """
 
 from __future__ import annotations
@@ -52,12 +55,14 @@ def open_storage(
     lock_timeout: float = 60.0,
     precision: str = "float32",
 ) -> VetorStorage:
-    """Open the store at a path; no services needed.
+    """Open the store at a path, in PostgreSQL or in a LangChain vector store; no services needed.
 
     Parameters
     ----------
     location : path or URL
-        A folder. It is made when missing, unless `read_only`.
+        A folder, ``postgresql://user:password@host:5432/database?schema=name``, or
+        ``langchain:package.module:factory``, whose ``factory(embeddings)`` gives a LangChain vector store (see
+        `oraculo_kit.storage.adapted.store`). It is made when missing, unless `read_only`.
     embedder : Embeddings, str or Embedder, optional
         ``"wordllama"``, ``"provider:model"`` or an object; by default ``ORACULO_EMBEDDER``.
     read_only : bool
@@ -81,20 +86,46 @@ def open_storage(
     SettingsError
         For a location that is no path or blank, and for an unknown durability or precision.
     """
-    from oraculo_kit.errors import StorageError
+    from oraculo_kit.errors import SettingsError
     from oraculo_kit.settings import DEFAULT_EMBEDDER, Settings, absolute_location, is_url
-    from oraculo_kit.storage.faiss import FaissVetorStorage
 
     location = absolute_location(location)
-    if is_url(location):
-        raise StorageError(
-            f"got a store URL of scheme {location.partition(':')[0]!r}, expected the path of a folder; this version "
-            "has the embedded store only (ORACULO_STORE)"
-        )
     if embedder is None:
         # Only an embedder that somebody chose is compared on open: a store of another one can still be looked at.
         chosen = Settings.resolve().embedder
         embedder = chosen if chosen != DEFAULT_EMBEDDER else None
+    if is_url(location):
+        from oraculo_kit.storage.adapted.location import is_adapted
+        from oraculo_kit.storage.postgres.location import is_postgres
+
+        if is_adapted(location):
+            from oraculo_kit.storage.adapted.store import AdaptedVetorStorage
+
+            return AdaptedVetorStorage(
+                location,
+                embedder,
+                read_only,
+                durability=durability,
+                lock_timeout=lock_timeout,
+                precision=precision,
+            )
+        if not is_postgres(location):
+            raise SettingsError(
+                f"got a store URL of scheme {location.partition(':')[0]!r}, expected the path of a folder, "
+                "postgresql://user:password@host:5432/database, or langchain:package.module:factory (ORACULO_STORE)"
+            )
+        from oraculo_kit.storage.postgres.store import PostgresVetorStorage
+
+        return PostgresVetorStorage(
+            location,
+            embedder,
+            read_only,
+            durability=durability,
+            lock_timeout=lock_timeout,
+            precision=precision,
+        )
+    from oraculo_kit.storage.faiss import FaissVetorStorage
+
     return FaissVetorStorage(
         location, embedder, read_only, durability=durability, lock_timeout=lock_timeout, precision=precision
     )

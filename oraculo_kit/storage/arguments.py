@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from oraculo_kit.errors import QueryError
+from oraculo_kit.storage.runs import ENDS
 
-__all__ = ["check_batch", "checked_documents", "checked_ids"]
+__all__ = ["check_batch", "check_end", "check_limit", "checked_documents", "checked_ids"]
 
 
 def checked_documents(documents: Any) -> list[Any]:
@@ -62,5 +63,30 @@ def check_batch(batch: Any) -> None:
     ------
     QueryError
     """
-    if isinstance(batch, bool) or not isinstance(batch, int) or batch < 1:
-        raise QueryError(f"batch is {batch!r}, expected a whole number of at least 1")
+    _check_count("batch", batch)
+
+
+def check_limit(limit: Any) -> None:
+    """Refuse what is no number of rows.
+
+    Raises
+    ------
+    QueryError
+    """
+    _check_count("limit", limit)
+
+
+def check_end(state: Any) -> None:
+    """Refuse what is no way for a run to end.
+
+    Raises
+    ------
+    QueryError
+    """
+    if state not in ENDS:
+        raise QueryError(f"state is {state!r}, expected one of {', '.join(ENDS)}")
+
+
+def _check_count(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise QueryError(f"{name} is {value!r}, expected a whole number of at least 1")

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, overload
 
+from oraculo_kit.storage.arguments import check_batch
+from oraculo_kit.storage.columns import check_key, plain_value
+from oraculo_kit.storage.capabilities import Capabilities
 from oraculo_kit.storage.filters import Filter
 from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.results import SearchResults
+from oraculo_kit.storage.runs import RunRecord, SourceOutcome
+from oraculo_kit.storage.values import SourceDocuments, SourceMove, SourceRow, StoreStats
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,16 +30,39 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oraculo_kit.embed import Embedder
+    from oraculo_kit.storage.browsing import MetadataKey
     from oraculo_kit.storage.compaction import CompactReport
     from oraculo_kit.storage.feedback import Feedback
     from oraculo_kit.storage.health import HealthReport
+    from oraculo_kit.storage.identity import EmbedderIdentity
+    from oraculo_kit.storage.listing import SourceOrder, SourcePage, StoreSample
     from oraculo_kit.storage.optimizing import OptimizeReport
+    from oraculo_kit.storage.records import SourceWrite
     from oraculo_kit.storage.reembedding import ReembedReport
     from oraculo_kit.storage.repairing import RepairReport
+    from oraculo_kit.storage.snapshot import StoredChunk
     from oraculo_kit.storage.verify import VerifyReport
+
+__all__ = [
+    "MODES",
+    "LedgerEntry",
+    "Mode",
+    "Progress",
+    "RunRecord",
+    "SearchKeywords",
+    "SourceDocuments",
+    "SourceMove",
+    "SourceOutcome",
+    "SourceRow",
+    "StoreStats",
+    "VetorStorage",
+]
 
 Mode = Literal["hybrid", "vector", "text"]
 MODES: tuple[Mode, ...] = ("hybrid", "vector", "text")
+
+Progress = Callable[[int, int], None]
+"""Told how much is done, and of how much."""
 
 
 class SearchKeywords(TypedDict, total=False):
@@ -52,81 +79,6 @@ class SearchKeywords(TypedDict, total=False):
     exact: bool
 
 
-@dataclass(frozen=True, slots=True)
-class StoreStats:
-    """Figures of a store.
-
-    Attributes
-    ----------
-    location : str
-    chunks, sources : int
-    segments : int
-        Files of vectors.
-    pending : int
-        Vectors that are not in a segment yet.
-    dead : int
-        Deleted vectors that still take space.
-    bytes : int
-        Size of all files on disk.
-    dimension : int
-        Length of a vector; 0 while the store is empty.
-    precision : str
-        ``"float32"`` or ``"float16"``: how vectors are stored.
-    recall : float or None
-        Share of the true ten nearest that half precision finds, measured when the vectors were written; None for
-        float32, which finds all, and while nothing was measured.
-    embedder : str
-        Name of the embedder that built it; empty while unknown.
-    commit : int
-        Number of commits so far.
-    """
-
-    location: str
-    chunks: int
-    sources: int
-    segments: int
-    pending: int
-    dead: int
-    bytes: int
-    dimension: int
-    precision: str
-    recall: float | None
-    embedder: str
-    commit: int
-
-
-@dataclass(frozen=True, slots=True)
-class SourceDocuments:
-    """All chunks of one source, ready to replace what the store has of it.
-
-    Attributes
-    ----------
-    source : str
-        Key of the source.
-    documents : sequence of Document
-    vectors : numpy.ndarray
-        float32, shape (len(documents), dimension).
-    ledger : LedgerEntry
-    """
-
-    source: str
-    documents: Sequence[Document]
-    vectors: NDArray[np.float32]
-    ledger: LedgerEntry
-
-
-@dataclass(frozen=True, slots=True)
-class SourceRow:
-    """A line of the ledger."""
-
-    source: str
-    chunks: int
-    language: str | None
-    written_at: str
-    metadata: Mapping[str, Any]
-    ledger: LedgerEntry
-
-
 class VetorStorage(abc.ABC):
     """A store of chunks, their vectors, their full text and the ledger of their sources.
 
@@ -140,11 +92,14 @@ class VetorStorage(abc.ABC):
         Turns texts into vectors where the caller brings none.
     read_only : bool
         Whether every method that writes is refused.
+    capabilities : Capabilities
+        What this engine can do and what it guarantees.
     """
 
     location: str
     embedder: Embedder
     read_only: bool = False
+    capabilities: ClassVar[Capabilities]
 
     @abc.abstractmethod
     def write(
@@ -190,8 +145,84 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def replace_many(self, sources: Sequence[SourceDocuments]) -> None:
-        """Replace many whole sources in one commit, with their ledger entries."""
+    def replace_many(self, sources: Sequence[SourceDocuments]) -> list[str]:
+        """Replace many whole sources in one commit, with their ledger entries and outcomes.
+
+        Parameters
+        ----------
+        sources : sequence of SourceDocuments
+
+        Returns
+        -------
+        list of str
+            "added" or "replaced" for each: whether the ledger knew it at the moment of the commit.
+
+        Raises
+        ------
+        SourceError, VectorsError, EmbedderMismatchError, EmbeddingError
+            As `write`; nothing was stored then.
+        """
+
+    @abc.abstractmethod
+    def move_many(self, moves: Sequence[SourceMove]) -> list[bool]:
+        """Give sources other keys in one commit; nothing is embedded, and no vector is touched.
+
+        Ids that are hashes over the source's key change with it, in feedback that cites them too; ids that a user gave
+        stay. Readers see the old key or the new one, with all chunks.
+
+        Parameters
+        ----------
+        moves : sequence of SourceMove
+            Carried out in this order.
+
+        Returns
+        -------
+        list of bool
+            False where nothing was moved: `old` is not there any more or has another content, `new` is there, a row
+            of the source is damaged, or one of the new ids is taken. Ingest such a source as a new one.
+
+        Raises
+        ------
+        SourceError
+            For metadata that cannot be stored; nothing was moved then.
+
+        Notes
+        -----
+        The texts are read again under the writer lock, for their hashes: some 20 µs per chunk. Writers wait
+        meanwhile, so move some hundred sources per call.
+        """
+
+    @abc.abstractmethod
+    def read_sources(self, keys: Sequence[str]) -> list[SourceWrite]:
+        """Return whole sources as another store takes them, for `oraculo_kit.copying`; unknown ones are left out.
+
+        All in one version of the store. A store of half precision gives its vectors as float32.
+
+        Raises
+        ------
+        StoreCorruptedError
+            When a row is damaged, or a chunk has no vector.
+        """
+
+    @abc.abstractmethod
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
+        """Replace whole sources by what `read_sources` of another store gave, in one commit; nothing is embedded.
+
+        Parameters
+        ----------
+        writes : sequence of SourceWrite
+        embedder : EmbedderIdentity or None
+            Who made the vectors. An empty store takes it over.
+
+        Raises
+        ------
+        EmbedderMismatchError, VectorsError
+            When the store holds vectors of another embedder or dimension.
+        """
+
+    @abc.abstractmethod
+    def stored_embedder(self) -> EmbedderIdentity | None:
+        """Return the embedder that built the store; None while it is empty, or when all vectors were ready-made."""
 
     @overload
     def search(self, query: str, k: int = ..., **options: Unpack[SearchKeywords]) -> SearchResults: ...
@@ -284,6 +315,10 @@ class VetorStorage(abc.ABC):
         """Return the chunks with these ids, in order; unknown ids are left out."""
 
     @abc.abstractmethod
+    def chunks(self, ids: Sequence[str]) -> list[StoredChunk]:
+        """Return the chunks with these ids and their places in their sources, in order; unknown ids are left out."""
+
+    @abc.abstractmethod
     def remove(self, ids: Sequence[str]) -> int:
         """Delete chunks by id and return how many there were."""
 
@@ -298,9 +333,66 @@ class VetorStorage(abc.ABC):
     def sources(self) -> list[SourceRow]:
         """Return the ledger: one row per source, by key."""
 
+    def list_sources(
+        self,
+        contains: str = "",
+        *,
+        order: SourceOrder = "source",
+        descending: bool = False,
+        first: int = 0,
+        count: int = 50,
+    ) -> SourcePage:
+        """Return a page of the ledger, in milliseconds however large it is.
+
+        Parameters
+        ----------
+        contains : str
+            Only sources whose key has this in it; upper and lower case are the same.
+        order : {"source", "chunks", "bytes", "written_at"}
+            What they are sorted by; equals are sorted by key.
+        descending : bool
+        first : int
+            How many to leave out.
+        count : int
+            How many to return at most, up to 1000.
+
+        Returns
+        -------
+        SourcePage
+            With `rows` and the `total` of all pages.
+
+        Raises
+        ------
+        QueryError
+            For what cannot be listed.
+        """
+        from oraculo_kit.storage.listing import list_rows
+
+        return list_rows(self.sources(), contains, order, descending, first, count)
+
+    def sample(self) -> StoreSample:
+        """Return sources and lengths of chunks to draw figures from: 10,000 of each at most, from all over the store."""
+        from oraculo_kit.storage.listing import sample_store
+
+        return sample_store(self)
+
     @abc.abstractmethod
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return what the ledger knows of these sources; unknown ones are left out."""
+
+    @abc.abstractmethod
+    def sources_with(self, content_hashes: Iterable[str]) -> dict[str, list[str]]:
+        """Return the keys of the sources that have these content hashes.
+
+        Parameters
+        ----------
+        content_hashes : iterable of str
+
+        Returns
+        -------
+        dict of str to list of str
+            By content hash, keys sorted; hashes that no source has are left out.
+        """
 
     @abc.abstractmethod
     def touch(self, entries: Mapping[str, LedgerEntry]) -> None:
@@ -311,6 +403,87 @@ class VetorStorage(abc.ABC):
         entries : mapping of str to LedgerEntry
             By source key. One whose `content_hash` is not the ledger's any more is left alone: somebody else stored
             another version meanwhile.
+        """
+
+    @abc.abstractmethod
+    def metadata_keys(self) -> list[MetadataKey]:
+        """Return every metadata key but ``source``, by name; one that no chunk has any more may be listed."""
+
+    @abc.abstractmethod
+    def metadata_values(self, key: str, limit: int = 50) -> list[tuple[Any, int]]:
+        """Return values of a metadata key, for somebody to choose from, in milliseconds however large the store is.
+
+        Parameters
+        ----------
+        key : str
+            A metadata key, or ``"source"``.
+        limit : int
+            How many values at most.
+
+        Returns
+        -------
+        list of (value, int)
+            Texts, numbers and truth values with the number of chunks that have them, the most frequent first. Beyond
+            10,000 sources or chunks a sample is counted, and rare values may be missing.
+
+        Raises
+        ------
+        QueryError
+            When `key` is no text, or `limit` no number of at least 1.
+        """
+
+    def iter_values(self, key: str, batch: int = 10_000) -> Iterator[tuple[list[str], list[Any]]]:
+        """Yield the ids of all chunks with their values of a metadata key, `batch` at a time; no text is read.
+
+        What is written meanwhile comes at the end; what is deleted meanwhile may be missing.
+
+        Parameters
+        ----------
+        key : str
+            A metadata key, or ``"source"``.
+        batch : int
+            Chunks per step.
+
+        Yields
+        ------
+        ids : list of str
+        values : list
+            Texts, numbers and truth values; None where a chunk has none of these. A million take 2 to 4 seconds.
+
+        Raises
+        ------
+        QueryError
+            When `key` is no text, or `batch` not a whole number of at least 1.
+        """
+        check_key(key)
+        check_batch(batch)
+        return self._value_pages(key, batch)
+
+    def _value_pages(self, key: str, batch: int) -> Iterator[tuple[list[str], list[Any]]]:
+        for documents in self.iter_documents(batch):
+            values = [plain_value(document.metadata.get(key)) for document in documents]
+            yield [str(document.id) for document in documents], values
+
+    @abc.abstractmethod
+    def source_chunks(self, source: str, first: int = 0, last: int = 999) -> list[StoredChunk]:
+        """Return the chunks of a source from place `first` to place `last`, both included, in order.
+
+        Parameters
+        ----------
+        source : str
+            Its key. An unknown one has no chunks.
+        first, last : int
+            Places in the source, from 0; at most 1000 chunks.
+
+        Returns
+        -------
+        list of StoredChunk
+            With `id`, `source`, `ordinal`, `text` and `metadata`.
+
+        Raises
+        ------
+        QueryError
+            When the arguments are no text and no whole numbers, or too far apart.
         """
 
     @abc.abstractmethod
@@ -419,8 +592,13 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def verify(self) -> VerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         """Check every invariant of the store, beside readers and writers, and change nothing.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with (chunks checked, chunks in all), some thousand chunks apart. It may raise to end the check.
 
         Returns
         -------
@@ -479,7 +657,7 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def compact(self, *, purge: bool = False) -> CompactReport:
+    def compact(self, *, purge: bool = False, progress: Progress | None = None) -> CompactReport:
         """Merge what many small writes left, drop what was deleted, and give the space back.
 
         Safe beside readers and writers of other processes; interrupted at any point it changes nothing.
@@ -489,6 +667,8 @@ class VetorStorage(abc.ABC):
         purge : bool
             Also erase what was deleted: no text or vector of it remains in any file of the store (for duties such as
             the LGPD's). Writers wait for about 3 s per million chunks. Copies made before are not touched.
+        progress : callable, optional
+            Called with (vectors copied, vectors to copy). It may raise to end the work, which leaves a whole store.
 
         Returns
         -------
@@ -503,7 +683,13 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def optimize(self, recall: float = 0.95, queries: NDArray[np.float32] | None = None) -> OptimizeReport:
+    def optimize(
+        self,
+        recall: float = 0.95,
+        queries: NDArray[np.float32] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> OptimizeReport:
         """Make searches of a large store many times faster, at a recall that is measured.
 
         Compacts first, then builds an approximate index for each segment of 50,000 vectors and more, tuned on held-out
@@ -516,6 +702,9 @@ class VetorStorage(abc.ABC):
             Share of the true ten nearest to be found, from 0.5 to 1.
         queries : numpy.ndarray, optional
             float32, shape (n, dimension): vectors of real past queries to tune on; made from stored rows by default.
+        progress : callable, optional
+            Called with (vectors indexed, vectors to index), once per index. It may raise to end the work: what is
+            built by then stays.
 
         Returns
         -------
@@ -606,6 +795,88 @@ class VetorStorage(abc.ABC):
     @abc.abstractmethod
     def feedback(self) -> list[Feedback]:
         """Return all verdicts, oldest first."""
+
+    @abc.abstractmethod
+    def start_run(self, run: str, options: Mapping[str, Any]) -> None:
+        """Note that an ingestion run begins in this process, or that one that stopped goes on.
+
+        The last 50 runs are kept, and those under way; older ones are forgotten with their outcomes. A run that goes on
+        keeps its outcomes.
+
+        Parameters
+        ----------
+        run : str
+            Its id.
+        options : mapping
+            What it was called with, as JSON can hold it. No secrets: they are stored as they are.
+
+        Raises
+        ------
+        SourceError
+            For an option that JSON cannot hold.
+        StorageError
+            When another process is at this very run.
+        """
+
+    @abc.abstractmethod
+    def note_outcomes(self, run: str, outcomes: Sequence[SourceOutcome]) -> None:
+        """Note what became of sources that no `replace_many` or `move_many` noted: failed, skipped, pruned.
+
+        Each takes the place of an earlier outcome of its source in this run.
+
+        Parameters
+        ----------
+        run : str
+            One that was started here; outcomes of an unknown or forgotten one are not kept.
+        outcomes : sequence of SourceOutcome
+            Their messages are stored as they are.
+        """
+
+    @abc.abstractmethod
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
+        """Note how a run ended; an unknown or forgotten one is left alone.
+
+        Parameters
+        ----------
+        run : str
+        state : {"finished", "cancelled", "failed"}
+        counts : mapping of str to int
+            Sources by status, unchanged ones included.
+
+        Raises
+        ------
+        QueryError
+            For another state.
+        """
+
+    @abc.abstractmethod
+    def runs(self, limit: int = 20) -> list[RunRecord]:
+        """Return the last ingestion runs, newest first.
+
+        Parameters
+        ----------
+        limit : int
+            How many at most.
+
+        Raises
+        ------
+        QueryError
+            When `limit` is not a whole number of at least 1.
+        StoreCorruptedError
+            When the row of a run is damaged.
+        """
+
+    @abc.abstractmethod
+    def outcomes(self, run: str) -> list[SourceOutcome]:
+        """Return what became of each source in a run, in the order in which they were first noted.
+
+        Unchanged sources are only counted, in the run itself. Of an unknown run there are no outcomes.
+
+        Raises
+        ------
+        StoreCorruptedError
+            When a row is damaged.
+        """
 
     @abc.abstractmethod
     def __len__(self) -> int:

@@ -13,7 +13,7 @@ from oraculo_kit.storage.ranking import fuse, parts_of
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from oraculo_kit.storage.snapshot import Snapshot
+    from oraculo_kit.storage.asking import Version
 
     Numbers = NDArray[np.int64]
     Scores = NDArray[np.float64]
@@ -98,7 +98,7 @@ def by_text(numbers: Numbers, bm25: Scores) -> Candidates:
 
 
 def union(
-    snapshot: Snapshot,
+    snapshot: Version,
     by: Literal["vector", "text"],
     sides: list[Candidates],
     vector: NDArray[np.float32] | None,
@@ -107,7 +107,7 @@ def union(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Version
     by : {"vector", "text"}
         What to order by.
     sides : list of Candidates

@@ -5,7 +5,7 @@ A small write (fewer than `SEGMENT_ROWS` chunks)::
     1  outside every lock: split, embedded, stemmed, checked; the rows are ready
     2  take writer.lock (bounded wait)
     3  BEGIN IMMEDIATE; compare the catalog's commit number with the one in writer.lock
-    4  delete what is replaced (tombstones), insert chunks, full text, ledger, vectors as pending rows
+    4  delete what is replaced (tombstones), insert chunks, full text, ledger, vectors as pending rows, outcomes
     5  COMMIT: one fsync of the log. This is the commit point; after it the write is acknowledged
     6  note the commit number in writer.lock; release it
 
@@ -30,8 +30,9 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -60,11 +61,13 @@ from oraculo_kit.storage.rows import (
     delete_chunks,
     drop_flushed,
     last_pending,
+    list_all_keys,
     mark_flushed,
     next_commit,
     put_source,
     reserve_numbers,
 )
+from oraculo_kit.storage.runs import SourceOutcome, insert_outcomes
 from oraculo_kit.storage.schema import FORMAT, first_values
 from oraculo_kit.storage.segments import sync_folder, sync_path
 from oraculo_kit.storage.sharing import share
@@ -79,6 +82,24 @@ CHECKPOINT_PAGES = 1000
 TRUNCATE_PAGES = 16_000
 
 _log = logging.getLogger("oraculo_kit.storage")
+
+
+class Committed(NamedTuple):
+    """What a commit did.
+
+    Attributes
+    ----------
+    number : int
+        The commit number.
+    pending : int
+        Vectors that are in no segment since.
+    replaced : list of bool
+        For each source whether the ledger knew it before.
+    """
+
+    number: int
+    pending: int
+    replaced: list[bool]
 
 
 class Writer:
@@ -201,7 +222,7 @@ class Writer:
             self._catalog = catalog
         return self._catalog
 
-    def commit(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None = None) -> int:
+    def commit(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None = None) -> Committed:
         """Write whole sources or single chunks, all in one commit.
 
         Parameters
@@ -212,8 +233,7 @@ class Writer:
 
         Returns
         -------
-        int
-            The commit number.
+        Committed
 
         Raises
         ------
@@ -223,10 +243,10 @@ class Writer:
             When the disk refuses; nothing was written then.
         """
         rows = sum(len(write.rows) for write in writes)
-        number, pending = None, 0
-        while number is None:
+        made: Committed | None = None
+        while made is None:
             if rows < SEGMENT_ROWS:
-                number, pending = self._commit(writes, embedder, rows, None)
+                made = self._commit(writes, embedder, rows, None)
                 continue
             segment = ClaimedSegment()
             with self.released(segment):
@@ -237,13 +257,13 @@ class Writer:
                 numbers = np.arange(segment.first, segment.first + rows, dtype=np.int64)
                 blocks = [write.vectors for write in writes if len(write.rows)]
                 segment.write(numbers, blocks, half_recall(blocks) if segment.is_half else None)
-                number, pending = self._commit(writes, embedder, rows, segment)
+                made = self._commit(writes, embedder, rows, segment)
         self._release_unused()
-        if pending >= SEGMENT_ROWS:
+        if made.pending >= SEGMENT_ROWS:
             with acknowledged("flush"):
                 if self.flush():
                     merge_small(self, 2 * SEGMENT_ROWS)
-        return number
+        return made
 
     def _commit(
         self,
@@ -251,11 +271,11 @@ class Writer:
         embedder: EmbedderIdentity | None,
         rows: int,
         segment: ClaimedSegment | None,
-    ) -> tuple[int | None, int]:
-        """Make the one transaction; no number when the claim was collected while its file was written."""
+    ) -> Committed | None:
+        """Make the one transaction; None when the claim was collected while its file was written."""
         with self.transaction(f"commit {len(writes)} sources, {rows} chunks") as catalog:
             if segment is not None and not segment.adopt(catalog):
-                return None, 0
+                return None
             dimension = self._check_vectors(catalog, writes, embedder)
             if dimension is not None:
                 catalog.set_meta("dimension", dimension)
@@ -265,9 +285,12 @@ class Writer:
             if segment is not None:
                 bump_layout(catalog)
             first = segment.first if segment is not None else reserve_numbers(catalog, rows)
+            replaced = []
             for write in writes:
-                put_source(catalog, write, first, number, pending=segment is None)
+                replaced.append(put_source(catalog, write, first, number, pending=segment is None))
                 first += len(write.rows)
+            list_all_keys(catalog, writes)
+            insert_outcomes(catalog, _outcomes(writes, replaced))
             pending = int(catalog.meta("pending"))
             if segment is None:
                 pending += rows
@@ -275,7 +298,7 @@ class Writer:
                 drop_flushed(catalog, 2 * rows + 1)
         if segment is not None:
             segment.adopted = True
-        return number, pending
+        return Committed(number, pending, replaced)
 
     def _check_vectors(
         self, catalog: Catalog, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None
@@ -331,6 +354,8 @@ class Writer:
             unused = drop_claim(catalog, file.path.name)
         if unused:
             file.path.unlink(missing_ok=True)
+            # A disk that refuses a write may refuse to take the unfinished file back, too.
+            file.path.with_name(f"{file.path.name}.tmp").unlink(missing_ok=True)
 
     def remove(self, select: Callable[[Catalog], NDArray[np.int64]], what: str) -> int:
         """Delete the chunks whose numbers `select` returns inside the transaction; return how many."""
@@ -446,6 +471,13 @@ def acknowledged(what: str) -> Iterator[None]:
         yield
     except (StorageError, OSError) as exc:
         _log.warning("the write is stored, but the %s after it failed and will be tried again: %s", what, exc)
+
+
+def _outcomes(writes: Sequence[SourceWrite], replaced: Sequence[bool]) -> Iterator[tuple[str, SourceOutcome]]:
+    for write, was_there in zip(writes, replaced, strict=True):
+        if write.outcome is not None:
+            status = "replaced" if was_there else "added"
+            yield write.outcome.run, replace(write.outcome, status=status)
 
 
 def _files(folder: Path) -> list[Path]:

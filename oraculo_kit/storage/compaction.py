@@ -35,6 +35,7 @@ from oraculo_kit.storage.segments import Segment, sorted_positions
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from oraculo_kit.storage.base import Progress
     from oraculo_kit.storage.commit import Writer
 
     Numbers = NDArray[np.int64]
@@ -82,8 +83,8 @@ class CompactReport:
         )
 
 
-def compact(writer: Writer) -> int:
-    """Compact a store; return how many deleted vectors were dropped.
+def compact(writer: Writer, progress: Progress | None = None) -> int:
+    """Compact a store; return how many deleted vectors were dropped. See `VetorStorage.compact`.
 
     Raises
     ------
@@ -91,7 +92,7 @@ def compact(writer: Writer) -> int:
         When another process is compacting it.
     """
     settle(writer)
-    dropped = merge_segments(writer)
+    dropped = merge_segments(writer, progress)
     reclaim(writer)
     return dropped
 
@@ -103,7 +104,7 @@ def settle(writer: Writer) -> None:
         time.sleep(0.02)
 
 
-def merge_segments(writer: Writer) -> int:
+def merge_segments(writer: Writer, progress: Progress | None = None) -> int:
     """Merge all segments that are worth it, group by group; return how many dead vectors were dropped."""
     dropped = 0
     with writer.reading() as catalog:
@@ -112,10 +113,24 @@ def merge_segments(writer: Writer) -> int:
                 f"another process is compacting the store {writer.folder}; wait for it, then try again"
             )
         plan = _groups(_opened(writer, _listed(catalog)), _dead(catalog))
+    told = _Copied(progress, sum(len(segment.numbers) for group in plan for segment in group))
     for group in plan:
-        dropped += _merge(writer, group, "compact")
+        dropped += _merge(writer, group, "compact", told)
     _drop_stray_tombstones(writer)
     return dropped
+
+
+class _Copied:
+    """Counts the rows that were copied, and tells."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self.add(0)
+
+    def add(self, rows: int) -> None:
+        self._done += rows
+        if self._progress is not None:
+            self._progress(self._done, self._total)
 
 
 def merge_small(writer: Writer, rows: int) -> None:
@@ -186,7 +201,7 @@ def _groups(segments: Sequence[Segment], dead: Numbers) -> list[list[Segment]]:
     return [group for group in groups if len(group) > 1 or group[0].name in worn]
 
 
-def _merge(writer: Writer, group: Sequence[Segment], purpose: str) -> int:
+def _merge(writer: Writer, group: Sequence[Segment], purpose: str, told: _Copied | None = None) -> int:
     """Put one segment in the place of several; return how many dead vectors it left out."""
     target = ClaimedSegment()
     with writer.released(target):
@@ -199,7 +214,7 @@ def _merge(writer: Writer, group: Sequence[Segment], purpose: str) -> int:
         order = np.argsort(numbers, kind="stable")
         order = order[~sorted_positions(dead, numbers[order])[1]]
         if len(order):
-            target.write(numbers[order], _gathered(group, order), recall)
+            target.write(numbers[order], _gathered(group, order, told), recall)
         with writer.transaction("merge segments") as catalog:
             names = [segment.name for segment in group]
             if not _all_there(catalog, names) or not target.adopt(catalog):
@@ -240,7 +255,9 @@ def _mean_recall(catalog: Catalog, group: Sequence[Segment]) -> float | None:
     return sum(recall * rows for recall, rows in measured) / total if total else None
 
 
-def _gathered(group: Sequence[Segment], order: NDArray[np.intp]) -> Iterator[NDArray[np.floating[Any]]]:
+def _gathered(
+    group: Sequence[Segment], order: NDArray[np.intp], told: _Copied | None
+) -> Iterator[NDArray[np.floating[Any]]]:
     """Yield the rows at `order` of the segments laid end to end, in blocks."""
     starts = np.cumsum([0, *(len(segment.numbers) for segment in group)])
     for begin in range(0, len(order), _BLOCK_ROWS):
@@ -251,6 +268,8 @@ def _gathered(group: Sequence[Segment], order: NDArray[np.intp]) -> Iterator[NDA
             here = owners == owner
             block[here] = group[owner].vectors[places[here] - starts[owner]]
         yield block
+        if told is not None:
+            told.add(len(places))
 
 
 def _drop_stray_tombstones(writer: Writer) -> None:

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from oraculo_kit.storage.snapshot import Snapshot, StoredChunk
+    from oraculo_kit.storage.asking import Version
+    from oraculo_kit.storage.snapshot import StoredChunk
 
 __all__ = ["around", "read_around", "seam"]
 
@@ -21,12 +22,12 @@ _MOST_REPEATED = 10_000
 _PLACES = ("page", "sheet", "row")
 
 
-def read_around(snapshot: Snapshot, chunk: StoredChunk, n: int) -> tuple[str, str]:
+def read_around(snapshot: Version, chunk: StoredChunk, n: int) -> tuple[str, str]:
     """Return the text before and after a chunk, up to `n` neighbours on either side.
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Version
         The version that the chunk was read from.
     chunk : StoredChunk
     n : int

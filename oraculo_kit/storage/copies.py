@@ -5,7 +5,7 @@ A snapshot is one version of the store, whatever is written meanwhile::
     1  the catalog, by SQLite's backup in one step: a version pinned for the time of the copy
     2  the segments and indexes that the copied catalog names, each compared with its digest on the way. One that a
        compaction has dropped since: start over, and keep what was copied already
-    3  what only meant something to the processes at work (claims, staged rows) is taken out of the copy
+    3  what only meant something to the processes at work (claims, staged rows, runs under way) is taken out of the copy
     4  everything is forced to the disk, and the finished folder gets its name: it is there whole or not at all
 
 Restoring makes such a copy beside the place it is for, verifies it, and gives it a new epoch and a commit number above
@@ -39,6 +39,7 @@ from oraculo_kit.storage.folders import make_folder, refuse_network
 from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.guards import check_not_behind, check_not_lost
 from oraculo_kit.storage.lock import WriterLock
+from oraculo_kit.storage.runs import interrupt_runs
 from oraculo_kit.storage.schema import new_epoch
 from oraculo_kit.storage.segments import sync_file, sync_folder, sync_path
 from oraculo_kit.storage.sharing import share
@@ -273,6 +274,7 @@ def _leave_out(copy: Path, indexes: list[str]) -> None:
     """Take out of a copy what has no meaning there: unfinished work, and indexes that are missing."""
     with _opened(copy) as catalog, catalog.writing():
         catalog.db.execute("DELETE FROM claims; DELETE FROM staged")
+        interrupt_runs(catalog)
         catalog.db.executemany("DELETE FROM indexes WHERE name = ?", [(name,) for name in indexes])
 
 

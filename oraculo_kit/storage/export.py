@@ -56,12 +56,24 @@ def write_parquet(reader: Reader, path: str | os.PathLike[str]) -> int:
     int
         How many chunks were written.
     """
+    return published(path, lambda temporary: _write_stable(reader, temporary))
+
+
+def published(path: str | os.PathLike[str], write: Callable[[Path], int]) -> int:
+    """Have a Parquet file written, there whole or not at all; return what `write` returned.
+
+    Parameters
+    ----------
+    path : path
+    write : callable
+        Given the path of a file to be made in the same folder.
+    """
     _import_pyarrow()
     target = Path(os.path.abspath(path))
     # In the same folder, so that the replacement is atomic; a name of its own, so that two exports do not meet.
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        rows = _write_stable(reader, temporary)
+        rows = write(temporary)
         with open(temporary, "rb+") as file:
             sync_file(file.fileno())
         os.replace(temporary, target)
@@ -157,7 +169,7 @@ def _write_stable(reader: Reader, temporary: Path) -> int:
             else:
                 pages = _pinned_pages(pinned, numbers)
             try:
-                _write_pages(temporary, pages, manifest.dimension, about)
+                write_pages(temporary, pages, manifest.dimension, about)
             except _VersionGoneError:
                 continue
             return len(numbers)
@@ -226,9 +238,10 @@ def _import_pyarrow() -> Any:
     return pyarrow
 
 
-def _write_pages(
+def write_pages(
     path: Path, pages: Iterator[tuple[list[StoredChunk], Vectors]], dimension: int, about: dict[str, str]
 ) -> None:
+    """Write pages of chunks with their vectors to a file; `about` goes into its own metadata."""
     pa = _import_pyarrow()
     # Parquet has no fixed-size list of size 0: an empty store has no dimension yet.
     vector = pa.list_(pa.float32(), dimension) if dimension else pa.list_(pa.float32())

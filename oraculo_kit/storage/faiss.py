@@ -16,13 +16,12 @@ first use.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,8 +35,11 @@ from oraculo_kit.errors import (
     StoreNotFoundError,
     StoreReadOnlyError,
 )
-from oraculo_kit.storage.arguments import check_batch, checked_documents, checked_ids
-from oraculo_kit.storage.base import Mode, SourceDocuments, SourceRow, StoreStats, VetorStorage
+from oraculo_kit.storage.arguments import check_batch, check_end, check_limit, checked_documents, checked_ids
+from oraculo_kit.storage.base import Mode, Progress, VetorStorage
+from oraculo_kit.storage.browsing import MetadataKey, known_keys, sampled_values, source_page
+from oraculo_kit.storage.columns import value_pages
+from oraculo_kit.storage.capabilities import EMBEDDED
 from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.compaction import CompactReport
 from oraculo_kit.storage.compaction import compact as compact_store
@@ -50,17 +52,44 @@ from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.guards import check_not_behind, check_not_lost
 from oraculo_kit.storage.health import HealthReport, examine
 from oraculo_kit.storage.identity import EmbedderIdentity, embedder_mismatch
+from oraculo_kit.storage.ledger import (
+    drop_empty,
+    ledger_entries,
+    ledger_rows,
+    sources_by_hash,
+    touch_sources,
+)
+from oraculo_kit.storage.listing import SourceOrder, SourcePage, StoreSample, list_sources, sample_base
 from oraculo_kit.storage.lock import WriterLock
+from oraculo_kit.storage.moving import move_sources
 from oraculo_kit.storage.optimizing import OptimizeReport
 from oraculo_kit.storage.optimizing import optimize as optimize_store
 from oraculo_kit.storage.options import SearchOptions
-from oraculo_kit.storage.prepare import check_vectors, prepare_source
+from oraculo_kit.storage.owners import Owner
+from oraculo_kit.storage.prepare import (
+    check_vectors,
+    given_ids,
+    prepare_chunks,
+    prepare_source,
+    prepare_sources,
+)
 from oraculo_kit.storage.purging import purge as purge_store
-from oraculo_kit.storage.records import LedgerEntry, clean_text, grouped
+from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.reembedding import ReembedReport, reembed_store
 from oraculo_kit.storage.rows import next_commit, numbers_of_ids
+from oraculo_kit.storage.runs import (
+    RunRecord,
+    SourceOutcome,
+    begin_run,
+    end_run,
+    insert_outcomes,
+    read_outcomes,
+    read_runs,
+)
 from oraculo_kit.storage.searching import Searcher
-from oraculo_kit.storage.snapshot import Reader, check_source, matching
+from oraculo_kit.storage.snapshot import Reader, StoredChunk, matching
+from oraculo_kit.storage.transfer import read_sources, stored_identity
+from oraculo_kit.storage.values import SourceDocuments, SourceMove, SourceRow, StoreStats
 from oraculo_kit.storage.verify import VerifyReport, verify_store
 
 if TYPE_CHECKING:
@@ -69,6 +98,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from oraculo_kit.storage.catalog import Catalog
+    from oraculo_kit.storage.records import SourceWrite
     from oraculo_kit.storage.repairing import RepairReport
 
 _open_stores: weakref.WeakSet[FaissVetorStorage] = weakref.WeakSet()
@@ -115,6 +145,8 @@ class FaissVetorStorage(VetorStorage):
     ...     store.search("emissão de notas fiscais", k=1)[0].source
     'ajuda.md'
     """
+
+    capabilities = EMBEDDED
 
     def __init__(
         self,
@@ -222,29 +254,11 @@ class FaissVetorStorage(VetorStorage):
     ) -> list[str]:
         writer = self._writing()
         documents = checked_documents(documents)
-        if ids is not None and len(ids) != len(documents):
-            raise QueryError(f"got {len(ids)} ids for {len(documents)} documents, expected one per document")
-        wrong = next((one for one in ids or () if one is not None and not isinstance(one, str)), None)
-        if wrong is not None:
-            raise QueryError(f"got an id of type {type(wrong).__name__}, expected texts")
+        given = given_ids(documents, ids)
         if not documents:
             return []
         matrix, identity = self._matrix(documents, vectors)
-        given = list(ids) if ids is not None else [document.id for document in documents]
-        groups = grouped(str(document.metadata.get("source") or "") for document in documents)
-        writes, names = [], [""] * len(documents)
-        for source, places in groups.items():
-            write = prepare_source(
-                source,
-                [documents[place] for place in places],
-                matrix[places] if len(groups) > 1 else matrix,
-                [given[place] for place in places],
-                whole=False,
-            )
-            writes.append(write)
-            by_ordinal = {row.ordinal: row.id for row in write.rows}
-            for ordinal, place in enumerate(places):
-                names[place] = by_ordinal.get(ordinal) or str(given[place])
+        writes, names = prepare_chunks(documents, matrix, given)
         writer.commit(writes, identity)
         return names
 
@@ -270,21 +284,31 @@ class FaissVetorStorage(VetorStorage):
         writer.commit([write], identity)
         return [row.id for row in write.rows]
 
-    def replace_many(self, sources: Sequence[SourceDocuments]) -> None:
+    def replace_many(self, sources: Sequence[SourceDocuments]) -> list[str]:
         writer = self._writing()
-        writes = [
-            prepare_source(
-                item.source,
-                item.documents,
-                check_vectors(item.vectors, len(item.documents)) if len(item.documents) else item.vectors,
-                [document.id for document in item.documents],
-                whole=True,
-                ledger=item.ledger,
-            )
-            for item in sources
-        ]
-        if writes:
-            writer.commit(writes, self._checked_identity())
+        writes = prepare_sources(sources)
+        if not writes:
+            return []
+        made = writer.commit(writes, self._checked_identity())
+        return ["replaced" if was_there else "added" for was_there in made.replaced]
+
+    def move_many(self, moves: Sequence[SourceMove]) -> list[bool]:
+        writer = self._writing()
+        if not moves:
+            return []
+        with writer.transaction(f"move {len(moves)} sources") as catalog:
+            return move_sources(catalog, moves)
+
+    def read_sources(self, keys: Sequence[str]) -> list[SourceWrite]:
+        with self._reading().pin() as snapshot:
+            return read_sources(snapshot, ledger_entries(snapshot.catalog, keys), self.location)
+
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
+        self._writing().commit(writes, embedder)
+
+    def stored_embedder(self) -> EmbedderIdentity | None:
+        with self._reading().pin() as snapshot:
+            return stored_identity(snapshot.catalog)
 
     def search(
         self,
@@ -313,6 +337,10 @@ class FaissVetorStorage(VetorStorage):
         with self._reading().pin() as snapshot:
             return [_document(chunk) for chunk in snapshot.chunks_by_id(checked_ids(ids))]
 
+    def chunks(self, ids: Sequence[str]) -> list[StoredChunk]:
+        with self._reading().pin() as snapshot:
+            return snapshot.chunks_by_id(checked_ids(ids))
+
     def remove(self, ids: Sequence[str]) -> int:
         wanted = checked_ids(ids)
 
@@ -326,43 +354,59 @@ class FaissVetorStorage(VetorStorage):
 
         def select(catalog: Catalog) -> NDArray[np.int64]:
             if key == "source" and isinstance(value, str):  # one without chunks leaves no chunk to find it by
-                catalog.db.execute(
-                    "DELETE FROM sources WHERE key = ? AND chunk_count = 0", (clean_text(value),)
-                )
+                drop_empty(catalog, value)
             return matching(catalog, compiled)
 
         return self._writing().remove(select, "remove by metadata")
 
     def sources(self) -> list[SourceRow]:
         with self._reading().pin() as snapshot:
-            rows = snapshot.catalog.rows(
-                "SELECT key, chunk_count, language, written_at, metadata, checksum, content_hash, bytes, mtime_ns, "
-                "pipeline, run FROM sources ORDER BY key"
-            )
-            for key, _, language, _, metadata, checksum, *_ in rows:
-                check_source(snapshot.catalog, key, metadata, language, checksum)
-        return [
-            SourceRow(key, chunks, language, written_at, json.loads(metadata), LedgerEntry(*ledger))
-            for key, chunks, language, written_at, metadata, _, *ledger in rows
-        ]
+            return ledger_rows(snapshot.catalog)
+
+    def list_sources(
+        self,
+        contains: str = "",
+        *,
+        order: SourceOrder = "source",
+        descending: bool = False,
+        first: int = 0,
+        count: int = 50,
+    ) -> SourcePage:
+        with self._reading().pin() as snapshot:
+            return list_sources(snapshot, contains, order, descending, first, count)
+
+    def sample(self) -> StoreSample:
+        with self._reading().pin() as snapshot:
+            return sample_base(snapshot)
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         with self._reading().pin() as snapshot:
-            rows = snapshot.catalog.rows(
-                "SELECT key, content_hash, bytes, mtime_ns, pipeline, run FROM sources "
-                "WHERE key IN (SELECT value FROM json_each(?))",
-                (json.dumps(list(keys)),),
-            )
-        return {row[0]: LedgerEntry(*row[1:]) for row in rows}
+            return ledger_entries(snapshot.catalog, keys)
+
+    def sources_with(self, content_hashes: Iterable[str]) -> dict[str, list[str]]:
+        with self._reading().pin() as snapshot:
+            return sources_by_hash(snapshot.catalog, content_hashes)
 
     def touch(self, entries: Mapping[str, LedgerEntry]) -> None:
-        rows = [(each.bytes, each.mtime_ns, key, each.content_hash) for key, each in entries.items()]
-        if rows:
+        if entries:
             with self._writing().transaction("refresh the ledger") as catalog:
                 next_commit(catalog)
-                catalog.db.executemany(
-                    "UPDATE sources SET bytes = ?, mtime_ns = ? WHERE key = ? AND content_hash = ?", rows
-                )
+                touch_sources(catalog, entries)
+
+    def metadata_keys(self) -> list[MetadataKey]:
+        with self._reading().pin() as snapshot:
+            return known_keys(snapshot)
+
+    def metadata_values(self, key: str, limit: int = 50) -> list[tuple[Any, int]]:
+        with self._reading().pin() as snapshot:
+            return sampled_values(snapshot, key, limit)
+
+    def _value_pages(self, key: str, batch: int) -> Iterator[tuple[list[str], list[Any]]]:
+        return value_pages(self._reading, key, batch)
+
+    def source_chunks(self, source: str, first: int = 0, last: int = 999) -> list[StoredChunk]:
+        with self._reading().pin() as snapshot:
+            return source_page(snapshot, source, first, last)
 
     def iter_documents(self, batch: int = 1000) -> Iterator[list[Document]]:
         check_batch(batch)  # at the call, not at the first step of the iterator
@@ -421,11 +465,11 @@ class FaissVetorStorage(VetorStorage):
                 commit=manifest.commit,
             )
 
-    def compact(self, *, purge: bool = False) -> CompactReport:
+    def compact(self, *, purge: bool = False, progress: Progress | None = None) -> CompactReport:
         if not isinstance(purge, bool):
             raise QueryError(f"purge is {purge!r}, expected True or False")
         writer, started, before = self._writing(), time.perf_counter(), self.stats()
-        dropped = purge_store(writer) if purge else compact_store(writer)
+        dropped = (purge_store if purge else compact_store)(writer, progress)
         after = self.stats()
         return CompactReport(
             location=self.location,
@@ -438,11 +482,17 @@ class FaissVetorStorage(VetorStorage):
             seconds=time.perf_counter() - started,
         )
 
-    def optimize(self, recall: float = 0.95, queries: NDArray[np.float32] | None = None) -> OptimizeReport:
+    def optimize(
+        self,
+        recall: float = 0.95,
+        queries: NDArray[np.float32] | None = None,
+        *,
+        progress: Progress | None = None,
+    ) -> OptimizeReport:
         writer = self._writing()
         if queries is not None:
             queries = check_vectors(queries, len(queries))
-        return optimize_store(writer, recall, queries)
+        return optimize_store(writer, recall, queries, progress)
 
     def create_filter_index(self, key: str) -> bool:
         if checked_key(key) in self.filter_indexes():
@@ -476,13 +526,41 @@ class FaissVetorStorage(VetorStorage):
         with self._reading().pin() as snapshot:
             return read_feedback(snapshot.catalog)
 
+    def start_run(self, run: str, options: Mapping[str, Any]) -> None:
+        writer, owner = self._writing(), Owner.this_process()
+        with writer.transaction("begin a run") as catalog:
+            next_commit(catalog)
+            begin_run(catalog, run, options, owner)
+
+    def note_outcomes(self, run: str, outcomes: Sequence[SourceOutcome]) -> None:
+        writer = self._writing()
+        if outcomes:
+            with writer.transaction(f"note {len(outcomes)} outcomes") as catalog:
+                next_commit(catalog)
+                insert_outcomes(catalog, ((run, outcome) for outcome in outcomes))
+
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
+        check_end(state)
+        with self._writing().transaction("end a run") as catalog:
+            next_commit(catalog)
+            end_run(catalog, run, state, counts)
+
+    def runs(self, limit: int = 20) -> list[RunRecord]:
+        check_limit(limit)
+        with self._reading().pin() as snapshot:
+            return read_runs(snapshot.catalog, limit)
+
+    def outcomes(self, run: str) -> list[SourceOutcome]:
+        with self._reading().pin() as snapshot:
+            return read_outcomes(snapshot.catalog, run, self.location)
+
     def health(self) -> HealthReport:
         with self._reading().pin() as snapshot:
             return examine(self._folder, snapshot)
 
-    def verify(self) -> VerifyReport:
+    def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         self._reading()
-        return verify_store(self._folder)
+        return verify_store(self._folder, progress)
 
     def repair(self) -> RepairReport:
         from oraculo_kit.storage.repairing import repair_store  # rarely needed: not at every import

@@ -104,6 +104,9 @@ class CompiledFilter:
     oraculo_kit.errors.FilterError: unknown operator '$above' for key 'page', expected one of $eq, ...
     """
 
+    # As SQL; another engine's filters are compiled by a class derived from this one.
+    TRUE, FALSE = "1", "0"
+
     def __init__(self, filter: Filter, place_of: Callable[[str], KeyPlace] = anywhere) -> None:
         self.filter = filter
         self.place_of = place_of
@@ -133,7 +136,7 @@ class CompiledFilter:
             )
         if depth > _MAX_DEPTH:
             raise FilterError(f"the filter is nested more than {_MAX_DEPTH} levels deep; write it flatter")
-        return _joined([self._item(key, value, depth) for key, value in filter.items()], "AND", "1")
+        return joined([self._item(key, value, depth) for key, value in filter.items()], "AND", self.TRUE)
 
     def _item(self, key: Any, value: Any, depth: int) -> str:
         if not isinstance(key, str):
@@ -144,7 +147,7 @@ class CompiledFilter:
             inside, self._in_or = self._in_or, self._in_or or key == "$or"
             parts = [self._group(item, depth + 1) for item in value]
             self._in_or = inside
-            return _joined(parts, key[1:].upper(), "1")
+            return joined(parts, key[1:].upper(), self.TRUE)
         if key == "$not":
             return self._negated(lambda: self._group(value, depth + 1))
         if key.startswith("$"):
@@ -161,8 +164,10 @@ class CompiledFilter:
                 )
             if value.keys() <= _COMPARISONS.keys():
                 return self._range(key, value)
-            return _joined(
-                [self._operator(key, name, operand, depth) for name, operand in value.items()], "AND", "1"
+            return joined(
+                [self._operator(key, name, operand, depth) for name, operand in value.items()],
+                "AND",
+                self.TRUE,
             )
         return self._operator(key, "$eq", value, depth)
 
@@ -202,7 +207,7 @@ class CompiledFilter:
         scanning, self._scanning = self._scanning, True
         condition = compiled()
         self._scanning = scanning
-        return f"(NOT coalesce({condition}, 0))"
+        return f"(NOT coalesce({condition}, {self.FALSE}))"
 
     def _range(self, key: str, bounds: Mapping[str, Any]) -> str:
         # As one condition: of two that stand apart an index could be asked for one bound only.
@@ -242,7 +247,7 @@ class CompiledFilter:
                     lambda field: f"({self._written(field)}{_listed(field, these)} AND {_is_number(field)})",
                 )
             )
-        return _joined(parts, "OR", "0")
+        return joined(parts, "OR", "0")
 
     def _somewhere(self, key: str, test: Callable[[_Field], str]) -> str:
         """Apply a test to the chunk's own value, or to the one it inherits from its source."""
@@ -261,7 +266,7 @@ class CompiledFilter:
             parts.append(
                 f"(c.inherits {unless_own}AND c.source IN (SELECT s.id FROM sources s WHERE {inherited}))"
             )
-        condition = _joined(parts, "OR", "0")
+        condition = joined(parts, "OR", "0")
         if len(parts) > 1 and self._in_or and place.indexed and not self._scanning:
             # SQLite finds no index for an OR in an AND in an OR. This is one for it, by number.
             return f"(c.number IN (SELECT c.number FROM chunks c WHERE {condition}))"
@@ -344,18 +349,18 @@ class _Field:
     raw: tuple[str, str] | None = None
 
 
-def _joined(parts: Sequence[str], word: str, empty: str) -> str:
+def joined(parts: Sequence[str], word: str, empty: str) -> str:
     """Join conditions as a balanced tree: SQLite takes expressions up to 1000 levels deep."""
     if len(parts) < 2:
         return parts[0] if parts else empty
     half = len(parts) // 2
-    return f"({_joined(parts[:half], word, empty)} {word} {_joined(parts[half:], word, empty)})"
+    return f"({joined(parts[:half], word, empty)} {word} {joined(parts[half:], word, empty)})"
 
 
 def _all(*tests: tuple[str, str]) -> str:
     # The values before the types: they are what few rows pass.
     types = dict.fromkeys(of_type for _, of_type in tests)
-    return _joined([*(of_value for of_value, _ in tests), *types], "AND", "1")
+    return joined([*(of_value for of_value, _ in tests), *types], "AND", "1")
 
 
 def json_path(key: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from oraculo_kit.storage.snapshot import Snapshot
+    from oraculo_kit.storage.asking import Version
 
 _KEPT_STEMS = 50_000  # about 6 MB
 
@@ -28,12 +28,12 @@ class Frequencies:
         self._epoch = ""
         self._counts: dict[str, int] = {}
 
-    def of(self, snapshot: Snapshot, stems: Sequence[str], chunks: int) -> dict[str, int]:
+    def of(self, snapshot: Version, stems: Sequence[str], chunks: int) -> dict[str, int]:
         """Return in about how many chunks each stem stands.
 
         Parameters
         ----------
-        snapshot : Snapshot
+        snapshot : Version
         stems : sequence of str
             Terms of the index; one with a space in it stands for words in a row.
         chunks : int
@@ -44,7 +44,7 @@ class Frequencies:
         for stem in stems:
             count = counts.get(stem)
             if count is None:
-                count = _count(snapshot, stem)
+                count = snapshot.frequency(stem)
                 if count:
                     if len(counts) >= _KEPT_STEMS:
                         counts.clear()
@@ -58,9 +58,3 @@ class Frequencies:
                 # A new dict: a thread that still counts for the old one must not add to it.
                 self._epoch, self._chunks, self._counts = epoch, chunks, {}
             return self._counts
-
-
-def _count(snapshot: Snapshot, stem: str) -> int:
-    return int(
-        snapshot.catalog.one("SELECT count(*) FROM chunk_text WHERE chunk_text MATCH ?", (f'"{stem}"',))
-    )

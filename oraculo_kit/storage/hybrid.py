@@ -28,10 +28,12 @@ from oraculo_kit.storage.frequencies import Frequencies
 from oraculo_kit.storage.fulltext import TextQuery, any_of
 from oraculo_kit.storage.options import SearchOptions
 from oraculo_kit.storage.ranking import RESCORED
-from oraculo_kit.storage.snapshot import Snapshot, StoredChunk
+from oraculo_kit.storage.snapshot import StoredChunk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from oraculo_kit.storage.asking import Version
 
     Numbers = NDArray[np.int64]
     Vector = NDArray[np.float32]
@@ -57,7 +59,7 @@ class Ranked:
 
 
 def rank(
-    snapshot: Snapshot,
+    snapshot: Version,
     queries: Sequence[TextQuery] | None,
     vectors: NDArray[np.float32] | None,
     options: SearchOptions,
@@ -68,7 +70,7 @@ def rank(
 
     Parameters
     ----------
-    snapshot : Snapshot
+    snapshot : Version
     queries : sequence of TextQuery or None
         None when only vectors were given: then the mode is "vector".
     vectors : numpy.ndarray or None
@@ -112,7 +114,7 @@ class _Store:
 
     def __init__(
         self,
-        snapshot: Snapshot,
+        snapshot: Version,
         options: SearchOptions,
         frequencies: Frequencies,
         allowed: Numbers | None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -16,6 +16,16 @@ if TYPE_CHECKING:
 _SAME = 0.999  # cosine of two probe vectors of one model: float rounding differs between machines
 
 
+class Facts(Protocol):
+    """Where a store keeps what it remembers: a `Catalog`, or what another engine has."""
+
+    def meta(self, key: str) -> Any:
+        """Return a value, or None."""
+
+    def set_meta(self, key: str, value: Any) -> None:
+        """Set a value; part of the transaction that is open."""
+
+
 class EmbedderIdentity:
     """What a store remembers of its embedder: name and probe vector (float32, shape (dimension,))."""
 
@@ -23,7 +33,7 @@ class EmbedderIdentity:
         self.name = name
         self.probe = probe
 
-    def check(self, catalog: Catalog, folder: Path) -> None:
+    def check(self, catalog: Facts, folder: Path | str) -> None:
         """Refuse to mix embedders.
 
         Raises
@@ -50,7 +60,12 @@ class EmbedderIdentity:
                     folder, name, self.name, f" (its probe vector has cosine {cosine:.3f})"
                 )
 
-    def remember(self, catalog: Catalog) -> None:
+    def is_same(self, other: EmbedderIdentity) -> bool:
+        """Tell whether this is the very embedder of another store."""
+        same_length = len(self.probe) == len(other.probe)
+        return self.name == other.name and same_length and float(self.probe @ other.probe) >= _SAME
+
+    def remember(self, catalog: Facts) -> None:
         """Make this the embedder of a store that has none yet; within the write transaction that is open."""
         if catalog.meta("embedder") is None:
             catalog.set_meta("embedder", self.name)
@@ -72,7 +87,7 @@ class EmbedderIdentity:
         catalog.set_meta("dimension", len(self.probe))
         self.remember(catalog)
 
-    def has_staged(self, catalog: Catalog) -> bool:
+    def has_staged(self, catalog: Facts) -> bool:
         """Tell whether what is staged was made by this very embedder."""
         probe = catalog.meta("staged_probe")
         return (
@@ -82,7 +97,7 @@ class EmbedderIdentity:
             and _is_same(probe, self.probe)
         )
 
-    def remember_staged(self, catalog: Catalog) -> None:
+    def remember_staged(self, catalog: Facts) -> None:
         """Note whose vectors are being staged."""
         catalog.set_meta("staged_embedder", self.name)
         catalog.set_meta("staged_probe", self.probe.astype("<f4").tobytes())
@@ -92,7 +107,7 @@ def _is_same(stored: bytes, probe: NDArray[np.float32]) -> bool:
     return float(np.frombuffer(stored, "<f4") @ probe) >= _SAME
 
 
-def embedder_mismatch(folder: Path, stored: str, given: str, detail: str) -> EmbedderMismatchError:
+def embedder_mismatch(folder: Path | str, stored: str, given: str, detail: str) -> EmbedderMismatchError:
     """Return the error that names both embedders and the ways out."""
     return EmbedderMismatchError(
         f"the store {folder} was built with embedder {stored}, and this process uses {given}{detail}. Vectors of "

@@ -17,6 +17,7 @@ from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.fulltext import STEMMER_VERSION, stem_text
 from oraculo_kit.storage.records import chunk_id, row_checksum, source_checksum
 from oraculo_kit.storage.rows import bump_layout, delete_chunks, delete_numbers, next_commit
+from oraculo_kit.storage.runs import damaged_runs, drop_damaged_runs
 from oraculo_kit.storage.schema import FULL_TEXT
 
 if TYPE_CHECKING:
@@ -308,6 +309,20 @@ def mend_counts(writer: Writer, findings: Findings) -> None:
         next_commit(catalog)
         if rows:
             findings.done.append(f"the chunks of {len(rows)} sources were counted anew")
+
+
+def mend_runs(writer: Writer, findings: Findings) -> None:
+    """Drop what is damaged of runs and their outcomes; nothing else depends on it."""
+    with writer.reading() as catalog:
+        if not damaged_runs(catalog):
+            return
+    with writer.transaction("drop damaged runs") as catalog:
+        runs, outcomes = drop_damaged_runs(catalog)
+        next_commit(catalog)
+    findings.done.append("damaged rows of runs and outcomes were dropped")
+    findings.lose(
+        f"{runs} runs and {outcomes} outcomes of sources (what ingestions said; no chunk is concerned)"
+    )
 
 
 def text_of(blob: bytes | None) -> str:

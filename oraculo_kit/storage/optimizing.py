@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from oraculo_kit.storage.base import Progress
     from oraculo_kit.storage.commit import Writer
 
 _MEASURED_TO = 0.01  # of recall, two standard errors: some hundred queries measure it
@@ -87,17 +87,36 @@ class OptimizeReport:
         )
 
 
-def optimize(writer: Writer, recall: float, queries: NDArray[np.float32] | None = None) -> OptimizeReport:
-    """Index the large segments of a store; see `VetorStorage.optimize`."""
+def check_recall(recall: float) -> None:
+    """Refuse a recall that is out of range.
+
+    Raises
+    ------
+    QueryError
+    """
     if isinstance(recall, bool) or not isinstance(recall, int | float) or not 0.5 <= recall <= 1:
         raise QueryError(f"recall is {recall!r}, expected a number from 0.5 to 1, such as 0.95")
+
+
+def optimize(
+    writer: Writer,
+    recall: float,
+    queries: NDArray[np.float32] | None = None,
+    progress: Progress | None = None,
+) -> OptimizeReport:
+    """Index the large segments of a store; see `VetorStorage.optimize`."""
+    check_recall(recall)
     started = time.perf_counter()
     settle(writer)
     merge_segments(writer)
     _make_folder(writer.indexes)
-    built = 0
-    for name in _unindexed(writer, recall, again=queries is not None):
+    built = done = 0
+    unindexed = _unindexed(writer, recall, again=queries is not None)
+    for name, rows in unindexed.items():
+        if progress is not None:
+            progress(done, sum(unindexed.values()))
         built += _index(writer, name, recall, queries)
+        done += rows
     writer.collect_garbage()
     with writer.reading() as catalog:
         facts = tuple(_facts(row) for (row,) in catalog.rows("SELECT facts FROM indexes ORDER BY name"))
@@ -118,24 +137,24 @@ def _make_folder(folder: Path) -> None:
     share(folder)
 
 
-def _unindexed(writer: Writer, recall: float, *, again: bool) -> Sequence[str]:
-    """Return the names of the large segments that have no sound index of this recall."""
+def _unindexed(writer: Writer, recall: float, *, again: bool) -> dict[str, int]:
+    """Return the large segments that have no sound index of this recall, with their rows."""
     with writer.reading() as catalog:
         if is_claimed(catalog, "index"):
             raise StorageError(f"another process is optimising the store {writer.folder}; wait for it to end")
-        large = catalog.rows("SELECT name FROM segments WHERE rows >= ? ORDER BY name", (INDEX_ROWS,))
+        large = catalog.rows("SELECT name, rows FROM segments WHERE rows >= ? ORDER BY name", (INDEX_ROWS,))
         known = {
             segment: (name, _facts(facts))
             for segment, name, facts in catalog.rows("SELECT segment, name, facts FROM indexes")
         }
-    return [
-        segment
-        for (segment,) in large
+    return {
+        segment: rows
+        for segment, rows in large
         if again
         or segment not in known
         or known[segment][1].target != recall
         or index_damage(writer.indexes / known[segment][0], known[segment][1]) is not None
-    ]
+    }
 
 
 def _index(writer: Writer, segment: str, recall: float, queries: NDArray[np.float32] | None) -> bool:

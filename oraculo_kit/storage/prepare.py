@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oraculo_kit.errors import SourceError, VectorsError
+from oraculo_kit.errors import QueryError, SourceError, VectorsError
 from oraculo_kit.storage.fulltext import stem_text
 from oraculo_kit.storage.language import detect_language
 from oraculo_kit.storage.records import (
@@ -16,13 +16,18 @@ from oraculo_kit.storage.records import (
     SourceWrite,
     chunk_id,
     clean_text,
+    grouped,
     metadata_json,
     shared_metadata,
 )
+from oraculo_kit.vectors import row_lengths, unit_rows, without_direction
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
     from numpy.typing import NDArray
+
+    from oraculo_kit.storage.runs import SourceOutcome
+    from oraculo_kit.storage.values import SourceDocuments
 
 _LANGUAGE_SAMPLE = 4000  # characters; enough for stop words to tell Portuguese from English
 
@@ -35,6 +40,7 @@ def prepare_source(
     *,
     whole: bool,
     ledger: LedgerEntry | None = None,
+    outcome: SourceOutcome | None = None,
 ) -> SourceWrite:
     """Make the rows of one source.
 
@@ -49,6 +55,8 @@ def prepare_source(
     whole : bool
         The documents are all that the source has; then metadata they share is stored once.
     ledger : LedgerEntry, optional
+    outcome : SourceOutcome, optional
+        What to note of it in its run.
 
     Returns
     -------
@@ -96,7 +104,68 @@ def prepare_source(
             clean_text(key) for metadata in metadatas for key in metadata if key not in shared
         ),
         shared_keys=frozenset(map(clean_text, shared)),
+        outcome=outcome,
     )
+
+
+def given_ids(documents: Sequence[Document], ids: Any) -> list[str | None]:
+    """Return the id that each document is to have; None where it is made.
+
+    Raises
+    ------
+    QueryError
+        When there is not one per document, or one is no text.
+    """
+    if ids is None:
+        return [document.id for document in documents]
+    if len(ids) != len(documents):
+        raise QueryError(f"got {len(ids)} ids for {len(documents)} documents, expected one per document")
+    wrong = next((one for one in ids if one is not None and not isinstance(one, str)), None)
+    if wrong is not None:
+        raise QueryError(f"got an id of type {type(wrong).__name__}, expected texts")
+    return list(ids)
+
+
+def prepare_chunks(
+    documents: Sequence[Document], vectors: NDArray[np.float32], ids: Sequence[str | None]
+) -> tuple[list[SourceWrite], list[str]]:
+    """Make the rows of chunks of any sources; return them by source, and the id of each document."""
+    groups = grouped(str(document.metadata.get("source") or "") for document in documents)
+    writes, names = [], [""] * len(documents)
+    for source, places in groups.items():
+        write = prepare_source(
+            source,
+            [documents[place] for place in places],
+            vectors[places] if len(groups) > 1 else vectors,
+            [ids[place] for place in places],
+            whole=False,
+        )
+        writes.append(write)
+        by_ordinal = {row.ordinal: row.id for row in write.rows}
+        for ordinal, place in enumerate(places):
+            names[place] = by_ordinal.get(ordinal) or str(ids[place])
+    return writes, names
+
+
+def prepare_sources(sources: Sequence[SourceDocuments]) -> list[SourceWrite]:
+    """Make the rows of whole sources.
+
+    Raises
+    ------
+    SourceError, VectorsError
+    """
+    return [
+        prepare_source(
+            item.source,
+            item.documents,
+            check_vectors(item.vectors, len(item.documents)) if len(item.documents) else item.vectors,
+            [document.id for document in item.documents],
+            whole=True,
+            ledger=item.ledger,
+            outcome=item.outcome,
+        )
+        for item in sources
+    ]
 
 
 def _text(document: Document) -> str:
@@ -131,14 +200,11 @@ def check_vectors(vectors: Any, count: int) -> NDArray[np.float32]:
         raise VectorsError(
             f"got vectors of shape {matrix.shape}, expected ({count}, dimension): one row per document"
         )
-    lengths = np.sqrt(np.einsum("ij,ij->i", matrix, matrix, dtype=np.float64))
-    wrong = np.flatnonzero(~np.isfinite(lengths) | (lengths == 0))
+    lengths = row_lengths(matrix)
+    wrong = without_direction(lengths)
     if len(wrong):
         raise VectorsError(
             f"{len(wrong)} of {count} vectors hold NaN, infinity or only zeros, the first in row {wrong[0]}. "
             "Nothing was stored; give real vectors, or leave `vectors` out to have the texts embedded"
         )
-    if np.abs(lengths - 1).max(initial=0.0) < 1e-6:
-        return np.ascontiguousarray(matrix)
-    unit: NDArray[np.float32] = (matrix / lengths[:, None]).astype(np.float32)
-    return unit
+    return unit_rows(matrix, lengths)

@@ -5,7 +5,8 @@ something else needs their place. Duties such as the LGPD's (Lei 13.709/2018, ar
 forgets what an unfinished `reembed` has staged, compacts, so that no segment and no full-text page holds a deleted
 row, and then, with the writer lock held:
 
-- drops the rows that only speak of deleted chunks: feedback that cites them, metadata keys that no chunk has,
+- drops the rows that only speak of deleted chunks: feedback that cites them, outcomes of sources that are gone, metadata keys
+  that no chunk has,
 - writes the whole database anew (``VACUUM``), so that no page has room that once held something,
 - moves the log into the database and empties it, which needs a moment without readers.
 
@@ -24,15 +25,17 @@ from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.claims import is_claimed
 from oraculo_kit.storage.compaction import compact, merge_segments, settle
 from oraculo_kit.storage.rows import drop_staged
+from oraculo_kit.storage.runs import forget_removed
 
 if TYPE_CHECKING:
+    from oraculo_kit.storage.base import Progress
     from oraculo_kit.storage.commit import Writer
 
 _ROUNDS = 10
 
 
-def purge(writer: Writer) -> int:
-    """Compact a store and erase what was deleted; return how many deleted vectors were dropped.
+def purge(writer: Writer, progress: Progress | None = None) -> int:
+    """Compact a store and erase what was deleted; return how many deleted vectors were dropped. See `VetorStorage.compact`.
 
     Raises
     ------
@@ -41,7 +44,7 @@ def purge(writer: Writer) -> int:
         deleted may still be found in the files.
     """
     _drop_staged(writer)
-    dropped = compact(writer)
+    dropped = compact(writer, progress)
     for _ in range(_ROUNDS):
         with writer.transaction("drop what speaks of deleted chunks") as catalog:
             _refuse_reembedding(writer, catalog)
@@ -81,6 +84,7 @@ def _forget(catalog: Catalog) -> None:
         "DELETE FROM feedback WHERE EXISTS (SELECT 1 FROM json_each(feedback.sources) AS cited "
         "WHERE cited.value NOT IN (SELECT id FROM chunks))"
     )
+    forget_removed(catalog)
     for column, table in (("in_chunks", "chunks"), ("in_sources", "sources")):
         catalog.db.execute(
             f"UPDATE metadata_keys SET {column} = EXISTS (SELECT 1 FROM {table} AS holder, json_each(holder.metadata) "

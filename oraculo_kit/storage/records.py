@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from oraculo_kit.storage.runs import SourceOutcome
+
 MAX_INTEGER_BITS = 10_000  # Python itself refuses to write integers of more than 4,300 digits as text
 _MAX_DEPTH = 100
+_encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode  # json.dumps makes one each time
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,8 @@ class SourceWrite:
     metadata : str
         JSON object shared by all chunks that inherit.
     ledger : LedgerEntry
+    outcome : SourceOutcome or None
+        What to note of it in its run.
     """
 
     key: str
@@ -98,6 +103,7 @@ class SourceWrite:
     ledger: LedgerEntry = field(default_factory=LedgerEntry)
     metadata_keys: frozenset[str] = frozenset()
     shared_keys: frozenset[str] = frozenset()
+    outcome: SourceOutcome | None = None
 
     @property
     def checksum(self) -> int:
@@ -151,11 +157,9 @@ def metadata_json(metadata: Mapping[str, Any]) -> str:
     >>> metadata_json({"page": 3, "ok": True, "n": 2**70})
     '{"page":3,"ok":true,"n":1180591620717411303424}'
     """
-    return json.dumps(
-        {_key(key): _plain(value, str(key), 0) for key, value in metadata.items()},
-        ensure_ascii=False,
-        separators=(",", ":"),
-    )
+    if not metadata:
+        return "{}"
+    return _encode({_key(key): _plain(value, str(key), 0) for key, value in metadata.items()})
 
 
 def _key(key: object) -> str:

@@ -11,7 +11,7 @@ that can be repaired again, so that a killed repair is simply repeated::
     4  the ledger: a row that does not match its checksum keeps its chunks if their ids, which are hashes over the
        source's name, prove the name right, or if the user chose the ids; what the chunks shared is lost
     5  chunks, by ranges of their numbers: a damaged row is removed, and its source is read again by the next ingestion;
-       texts that the full-text index lacks are indexed
+       texts that the full-text index lacks are indexed; damaged rows of runs and outcomes are dropped
     6  segments: one whose bytes do not match its digest is made again
     7  vectors: missing ones are made again, those of no chunk are marked as deleted
     8  a new epoch, so that no reader goes on with what it remembers; garbage is collected; verify
@@ -57,7 +57,7 @@ from oraculo_kit.storage.folders import refuse_network
 from oraculo_kit.storage.forks import gate
 from oraculo_kit.storage.guards import check_not_lost
 from oraculo_kit.storage.index_facts import IndexFacts
-from oraculo_kit.storage.mending import empty_full_text, mend_chunks, mend_counts, mend_ledger
+from oraculo_kit.storage.mending import empty_full_text, mend_chunks, mend_counts, mend_ledger, mend_runs
 from oraculo_kit.storage.revectoring import Revectoring
 from oraculo_kit.storage.rows import bump_layout, count_pending, next_commit
 from oraculo_kit.storage.salvaging import Salvaged, copy_catalog, lenient, salvage
@@ -80,6 +80,8 @@ _TABLES = frozenset(
         "staged",
         "claims",
         "feedback",
+        "runs",
+        "outcomes",
         "chunk_text",
         "chunk_text_docsize",
     ]
@@ -202,6 +204,7 @@ class _Repair:
         mend_ledger(self.writer, self.findings)
         mend_counts(self.writer, self.findings)
         mend_chunks(self.writer, self.findings)
+        mend_runs(self.writer, self.findings)
         revectoring = Revectoring(
             self.writer, self.findings, self._embedder, is_maker_lost="embedder" in lost.meta
         )

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -43,8 +43,14 @@ def reserve_numbers(catalog: Catalog, count: int) -> int:
     return int(last) + 1
 
 
-def put_source(catalog: Catalog, write: SourceWrite, first: int, commit: int, *, pending: bool) -> None:
-    """Insert the rows of one source, numbered from `first`; delete what they replace."""
+def put_source(catalog: Catalog, write: SourceWrite, first: int, commit: int, *, pending: bool) -> bool:
+    """Insert the rows of one source, numbered from `first`; delete what they replace.
+
+    Returns
+    -------
+    bool
+        Whether the ledger knew the source.
+    """
     found = catalog.rows("SELECT id, chunk_count FROM sources WHERE key = ?", (write.key,))
     if write.whole:
         if found and found[0][1]:
@@ -67,12 +73,22 @@ def put_source(catalog: Catalog, write: SourceWrite, first: int, commit: int, *,
     )
     if pending:
         catalog.db.executemany("INSERT INTO pending VALUES (?, ?, ?)", _pending_rows(numbers, write.vectors))
-    for keys, column in ((write.metadata_keys, "in_chunks"), (write.shared_keys, "in_sources")):
-        catalog.db.executemany(
-            f"INSERT INTO metadata_keys VALUES (?, {int(column == 'in_chunks')}, {int(column == 'in_sources')}) "
-            f"ON CONFLICT DO UPDATE SET {column} = 1 WHERE NOT {column}",
-            [(key,) for key in keys],
-        )
+    return bool(found)
+
+
+def list_all_keys(catalog: Catalog, writes: Sequence[SourceWrite]) -> None:
+    """Note the metadata keys of all that a commit writes, each once: most sources have the same ones."""
+    list_keys(catalog, sorted(set[str]().union(*(write.metadata_keys for write in writes))), "in_chunks")
+    list_keys(catalog, sorted(set[str]().union(*(write.shared_keys for write in writes))), "in_sources")
+
+
+def list_keys(catalog: Catalog, keys: Iterable[str], column: Literal["in_chunks", "in_sources"]) -> None:
+    """Note that metadata keys stand in chunks, or in what the chunks of a source share."""
+    catalog.db.executemany(
+        f"INSERT INTO metadata_keys VALUES (?, {int(column == 'in_chunks')}, {int(column == 'in_sources')}) "
+        f"ON CONFLICT DO UPDATE SET {column} = 1 WHERE NOT {column}",
+        [(key,) for key in keys],
+    )
 
 
 def _put_source_row(catalog: Catalog, write: SourceWrite) -> int:
@@ -90,14 +106,15 @@ def _put_source_row(catalog: Catalog, write: SourceWrite) -> int:
         if write.whole
         else "chunk_count = chunk_count + excluded.chunk_count, written_at = excluded.written_at"
     )
-    return int(
-        catalog.one(
-            "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
-            "chunk_count, written_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-            f"ON CONFLICT(key) DO UPDATE SET {on_conflict} RETURNING id",
-            values,
-        )
+    catalog.db.execute(
+        "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
+        "chunk_count, written_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
+        f"ON CONFLICT(key) DO UPDATE SET {on_conflict}",
+        values,
     )
+    # Not RETURNING id: such a statement has a savepoint, at which FTS5 writes out what it has gathered. So it does once
+    # per commit, not once per source: of 2,000 sources it writes 2,300 blocks instead of 8,900.
+    return int(catalog.one("SELECT id FROM sources WHERE key = ?", (write.key,)))
 
 
 def _pending_rows(numbers: range, vectors: NDArray[np.float32]) -> Iterator[tuple[int, int, bytes]]:

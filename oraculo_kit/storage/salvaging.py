@@ -27,6 +27,7 @@ from oraculo_kit.storage.catalog import Catalog, translated
 from oraculo_kit.storage.filter_indexes import create_index
 from oraculo_kit.storage.pages import leaf_rows
 from oraculo_kit.storage.records import chunk_id, row_checksum, source_checksum
+from oraculo_kit.storage.runs import drop_damaged_runs
 from oraculo_kit.storage.schema import first_values
 
 _ROWS_AT_ONCE = 500
@@ -40,7 +41,13 @@ _BY_NUMBER = {
     "pending": "number",
     "tombstones": "number",
     "feedback": "id",
+    "runs": "id",
+    "outcomes": "id",
 }
+_SINCE = {
+    "runs": 3,
+    "outcomes": 3,
+}  # the format that brought a table; an older catalog has lost nothing of it
 _BY_NAME = ("metadata_keys", "segments", "indexes", "staged", "claims")
 _KINDS: dict[str, type] = {"TEXT": bytes, "BLOB": bytes, "INTEGER": int, "REAL": float}
 
@@ -142,7 +149,10 @@ class _Salvage:
         }
         for table in _BY_NAME:
             self._insert(table, self._rows_by_name(table))
+        version = self.old.pragma("user_version")
         for table in _BY_NUMBER:
+            if isinstance(version, int) and 0 < version < _SINCE.get(table, 0):
+                continue
             rows: Iterable[tuple[Any, ...]] = self._rows_by_number(table)
             self._insert(table, self._with_right_keys(rows, keys) if table == "sources" else rows)
         if "precision" in self.lost.meta and self.new.one(
@@ -152,6 +162,7 @@ class _Salvage:
         self._remake_sources(keys)
         self._mend_chunks()
         self._find_sources()
+        drop_damaged_runs(self.new)
         is_empty = not self.new.one("SELECT count(*) FROM chunks")
         self.lost.everything = is_empty and bool(self.lost.chunks or "chunks" in self.lost.tables)
         self._set_sequences()

@@ -10,8 +10,10 @@ Each step is tested on a store that the code of its format wrote (``tests/storag
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import apsw
@@ -19,7 +21,7 @@ import apsw
 from oraculo_kit.storage.fulltext import FTS_TOKENIZER, STEMMER_VERSION
 from oraculo_kit.storage.records import source_checksum
 
-FORMAT = 2
+FORMAT = 3
 APPLICATION_ID = 0x4F52414B  # "ORAK", so that `file` and we can tell a catalog from any other database
 
 _SOURCES = """
@@ -38,6 +40,7 @@ CREATE TABLE sources(
     checksum INTEGER NOT NULL
 );
 """
+_SOURCES_BY_HASH = "CREATE INDEX sources_by_hash ON sources(content_hash);"
 # `unsegmented`: the chunk was deleted while its vector was pending, so no segment holds it.
 _TOMBSTONES = """
 CREATE TABLE tombstones(
@@ -77,9 +80,20 @@ CREATE TABLE feedback(
     sources TEXT NOT NULL
 );
 """
+# `facts` of both are JSON: nobody asks for one of them in SQL, and with few columns the list of tables stays on the first
+# page of the catalog, of which a salvage needs every byte.
+_RUNS = """
+CREATE TABLE runs(id INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL UNIQUE, state TEXT NOT NULL, facts TEXT NOT NULL);
+"""
+_OUTCOMES = """
+CREATE TABLE outcomes(
+id INTEGER PRIMARY KEY AUTOINCREMENT, run INTEGER NOT NULL, source TEXT NOT NULL, status TEXT NOT NULL, facts TEXT NOT NULL,
+UNIQUE(run, source));
+"""
 SCHEMA = f"""
 CREATE TABLE meta(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
 {_SOURCES}
+{_SOURCES_BY_HASH}
 CREATE TABLE chunks(
     number INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -105,6 +119,8 @@ CREATE TABLE claims(
     started REAL NOT NULL
 ) WITHOUT ROWID;
 {_FEEDBACK}
+{_RUNS}
+{_OUTCOMES}
 """
 # Contentless: only the index is kept, and a row can be deleted without deriving its stems again.
 FULL_TEXT = (
@@ -140,6 +156,18 @@ def first_values(precision: str) -> dict[str, Any]:
         "probe": None,
         "stemmer": STEMMER_VERSION,
     }
+
+
+@cache
+def expected_statements() -> Mapping[str, str]:
+    """Return the statement that made each table and index of a catalog, by name, as SQLite keeps it.
+
+    Not those of the tables that FTS5 makes for itself: they are its version's business.
+    """
+    with closing(apsw.Connection(":memory:")) as db:
+        db.execute(SCHEMA)
+        made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
+    return {**made, "chunk_text": FULL_TEXT}
 
 
 def migrate(db: apsw.Connection, version: int) -> None:
@@ -183,4 +211,9 @@ def _from_1_to_2(db: apsw.Connection) -> None:
     )
 
 
-_STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _from_1_to_2}
+def _from_2_to_3(db: apsw.Connection) -> None:
+    """Add runs with their outcomes, and the way from a content hash to its sources."""
+    db.execute(_SOURCES_BY_HASH + _RUNS + _OUTCOMES)
+
+
+_STEPS: dict[int, Callable[[apsw.Connection], None]] = {1: _from_1_to_2, 2: _from_2_to_3}

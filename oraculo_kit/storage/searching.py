@@ -21,10 +21,12 @@ from oraculo_kit.storage.hybrid import Ranked, rank
 from oraculo_kit.storage.options import SearchOptions, check_context
 from oraculo_kit.storage.prepare import check_vectors
 from oraculo_kit.storage.results import Hit, SearchResults, root_of
-from oraculo_kit.storage.snapshot import Reader, Snapshot, StoredChunk, check_k
+from oraculo_kit.storage.snapshot import StoredChunk, check_k
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from oraculo_kit.storage.asking import Version, VersionReader
 
 
 class Searcher:
@@ -44,7 +46,7 @@ class Searcher:
     def __init__(
         self,
         location: str,
-        reading: Callable[[], Reader],
+        reading: Callable[[], VersionReader],
         embed_queries: Callable[[list[str]], NDArray[np.float32]],
     ) -> None:
         self._location = location
@@ -184,12 +186,12 @@ def _first_sentence(exc: Exception) -> str:
     return str(exc).partition(". ")[0]  # the rest of it advises somebody who writes
 
 
-def _model(snapshot: Snapshot) -> tuple[Any, ...]:
+def _model(snapshot: Version) -> tuple[Any, ...]:
     manifest = snapshot.manifest
     return manifest.epoch, manifest.embedder, manifest.dimension
 
 
-def _hit(snapshot: Snapshot, ranked: Ranked, context: int) -> Hit:
+def _hit(snapshot: Version, ranked: Ranked, context: int) -> Hit:
     chunk = ranked.chunk
     before, after = read_around(snapshot, chunk, context) if context else ("", "")
     return Hit(
@@ -207,7 +209,7 @@ def _hit(snapshot: Snapshot, ranked: Ranked, context: int) -> Hit:
     )
 
 
-def _present(snapshot: Snapshot, hit: Hit) -> StoredChunk:
+def _present(snapshot: Version, hit: Hit) -> StoredChunk:
     found = snapshot.chunks_by_id([hit.id])
     if not found:
         raise QueryError(
@@ -217,10 +219,10 @@ def _present(snapshot: Snapshot, hit: Hit) -> StoredChunk:
     return found[0]
 
 
-def _check_key(snapshot: Snapshot, key: str | None, chunks: int) -> None:
+def _check_key(snapshot: Version, key: str | None, chunks: int) -> None:
     if key is None or key == "source" or not chunks:
         return
-    known = [name for (name,) in snapshot.catalog.rows("SELECT key FROM metadata_keys ORDER BY key")]
+    known = snapshot.metadata_keys()
     if key not in known:
         near = difflib.get_close_matches(key, ["source", *known], 1)
         listed = ", ".join(["source", *known][:20])

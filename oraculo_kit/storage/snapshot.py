@@ -96,17 +96,17 @@ class Snapshot:
         unknown = [key for key, place in places.items() if not (place.in_chunks or place.in_sources)]
         if not unknown or not self.count():
             return
-        known = sorted(key for (key,) in self.catalog.rows("SELECT key FROM metadata_keys"))
-        for key in unknown:
-            near = difflib.get_close_matches(key, known, 1)
-            hint = (
-                f"did you mean {near[0]!r}?"
-                if near
-                else f"known keys: {', '.join(known[:20]) or 'none but source'}"
-            )
-            warnings.warn(
-                f"no chunk has the metadata key {key!r}; {hint}", UserWarning, stacklevel=_users_level()
-            )
+        warn_of_unknown(unknown, self.metadata_keys())
+
+    def metadata_keys(self) -> list[str]:
+        """Return every metadata key but ``source``, sorted; one that no chunk has any more may be listed."""
+        return [key for (key,) in self.catalog.rows("SELECT key FROM metadata_keys ORDER BY key")]
+
+    def frequency(self, stem: str) -> int:
+        """Return in how many chunks a term of the full-text index stands; it may be several stems in a row."""
+        return int(
+            self.catalog.one("SELECT count(*) FROM chunk_text WHERE chunk_text MATCH ?", (f'"{stem}"',))
+        )
 
     def text_top(
         self, match: str, k: int, allowed: Numbers | None = None, essential: str | None = None
@@ -243,6 +243,20 @@ def matching(catalog: Catalog, filter: CompiledFilter) -> Numbers:
     numbers = np.fromstring(listed or "", np.int64, sep=",")
     numbers.sort()
     return numbers
+
+
+def warn_of_unknown(unknown: Sequence[str], known: Sequence[str]) -> None:
+    """Warn the user of metadata keys that a filter asks for and no chunk has; name the nearest."""
+    for key in unknown:
+        near = difflib.get_close_matches(key, known, 1)
+        hint = (
+            f"did you mean {near[0]!r}?"
+            if near
+            else f"known keys: {', '.join(known[:20]) or 'none but source'}"
+        )
+        warnings.warn(
+            f"no chunk has the metadata key {key!r}; {hint}", UserWarning, stacklevel=_users_level()
+        )
 
 
 def _users_level() -> int:

@@ -58,6 +58,7 @@ STEMMER_VERSION = f"1/PyStemmer {Stemmer.version()}"
 """Stored with an index: stems made by another version must not be compared with ours."""
 
 _CACHED_WORDS = 1 << 16  # a cache of this many takes 10 to 15 MB
+_LONGEST_KEPT = 100  # characters
 
 # Marks that belong to a word although Python's \w leaves them out: combining ones, soft hyphen, joiners.
 _MARKS = (
@@ -70,7 +71,8 @@ _SPACELESS = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3"
     "\uf900-\ufaff\U00020000-\U0003ffff"
 )
-_PART = rf"[\w{_MARKS}]{{1,64}}+"  # bounded: tokens are kept in caches; possessive: the time is linear
+_LONGEST_PART = 64
+_PART = rf"[\w{_MARKS}]{{1,{_LONGEST_PART}}}+"  # bounded: tokens are kept in caches; possessive: the time is linear
 
 TOKEN = re.compile(rf"{_PART}(?:(?:[-‐‑]\n?|[./@&]|,(?=\d)){_PART}){{0,8}}+[+#]{{0,2}}+")
 """What is written together: a word, or words joined by one hyphen, dot, slash, @, & or decimal comma."""
@@ -78,6 +80,8 @@ TOKEN = re.compile(rf"{_PART}(?:(?:[-‐‑]\n?|[./@&]|,(?=\d)){_PART}){{0,8}}+[
 WORD = re.compile(rf"[{_SPACELESS}]|(?:[^\W_{_SPACELESS}]|(?![{_SPACELESS}])[{_MARKS}])+")
 """One word within a token."""
 
+_AROUND_WORDS = ".,;:!?()[]\"'"
+_DIVIDED = ("-\n", "‐\n", "‑\n")
 _SPACELESS_WORD = re.compile(f"[{_SPACELESS}]")
 _HUMP = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z]{2})")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)+")
@@ -114,7 +118,7 @@ class _Stemmers(threading.local):
 class _Cache(dict[str, _Value]):
     """Results of a function of one word, bounded; a third of the price of `functools.lru_cache` per hit.
 
-    Shared by all threads: at worst two of them compute the same value.
+    What is longer than a word is not kept. Shared by all threads: at worst two of them compute the same value.
     """
 
     def __init__(self, function: Callable[[str], _Value]) -> None:
@@ -123,9 +127,10 @@ class _Cache(dict[str, _Value]):
 
     def __missing__(self, word: str) -> _Value:
         value = self._function(word)
-        if len(self) >= _CACHED_WORDS:
-            self.clear()
-        self[word] = value
+        if len(word) <= _LONGEST_KEPT:
+            if len(self) >= _CACHED_WORDS:
+                self.clear()
+            self[word] = value
         return value
 
 
@@ -215,6 +220,20 @@ stem_token = _Cache(_stem_token).__getitem__
 """Return the stems of a token's words, and those of its other forms, each with a space between two."""
 
 
+def _stem_tokens(piece: str) -> tuple[str, str]:
+    word = piece.strip(_AROUND_WORDS)
+    if word.isalnum() and len(word) <= _LONGEST_PART:
+        return stem_token(word)
+    pairs = list(map(stem_token, TOKEN.findall(piece)))
+    return (
+        " ".join([words for words, _ in pairs if words]),
+        " ".join([forms for _, forms in pairs if forms]),
+    )
+
+
+_stem_piece = _Cache(_stem_tokens).__getitem__
+
+
 def is_spaceless(word: str) -> bool:
     """Tell whether a word is one character of a script that is written without spaces."""
     return _SPACELESS_WORD.fullmatch(word) is not None
@@ -251,5 +270,14 @@ def stem_text(text: str) -> str:
     >>> stem_text("emissao de nota fiscal")
     'emissa de not fiscal'
     """
-    pairs = list(map(stem_token, TOKEN.findall(text)))
-    return " ".join([words for words, _ in pairs if words] + [forms for _, forms in pairs if forms])
+    # No token holds whitespace, but for a word that is divided at the end of a line. What stands between whitespace
+    # is looked up as it is, with its punctuation: to find the tokens of a text takes three times as long.
+    pieces = TOKEN.findall(text) if any(end in text for end in _DIVIDED) else text.split()
+    words: list[str] = []
+    forms: list[str] = []
+    for words_of_piece, forms_of_piece in map(_stem_piece, pieces):
+        if words_of_piece:
+            words.append(words_of_piece)
+        if forms_of_piece:
+            forms.append(forms_of_piece)
+    return " ".join(words + forms)

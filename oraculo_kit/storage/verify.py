@@ -24,14 +24,20 @@ import numpy as np
 from oraculo_kit.errors import StorageError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.forks import gate
+from oraculo_kit.storage.fulltext import any_of
 from oraculo_kit.storage.guards import check_not_behind, check_not_lost
 from oraculo_kit.storage.lock import WriterLock
 from oraculo_kit.storage.manifest import open_segment
 from oraculo_kit.storage.records import row_checksum, source_checksum
+from oraculo_kit.storage.runs import damaged_runs
+from oraculo_kit.storage.schema import expected_statements
 from oraculo_kit.storage.segments import Segment, file_digest
+from oraculo_kit.storage.stems import stem_text
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from oraculo_kit.storage.base import Progress
 
     Numbers = NDArray[np.int64]
 
@@ -79,13 +85,15 @@ class VerifyReport:
         return "\n- ".join([head, *self.problems])
 
 
-def verify_store(folder: Path) -> VerifyReport:
+def verify_store(folder: Path, progress: Progress | None = None) -> VerifyReport:
     """Check a store that need not be open, nor be possible to open.
 
     Parameters
     ----------
     folder : pathlib.Path
         The store's folder.
+    progress : callable, optional
+        As in `VetorStorage.verify`.
 
     Returns
     -------
@@ -93,7 +101,7 @@ def verify_store(folder: Path) -> VerifyReport:
         Damage is reported, never raised.
     """
     started = time.perf_counter()
-    check = _Check(folder)
+    check = _Check(folder, progress)
     check.run()
     return VerifyReport(
         str(folder), check.found.listed(), **check.counts, seconds=time.perf_counter() - started
@@ -101,26 +109,29 @@ def verify_store(folder: Path) -> VerifyReport:
 
 
 @dataclass
-class _Problems:
+class Problems:
     """Sentences, in bounded memory."""
 
     sentences: list[str] = field(default_factory=list)
     more: int = 0
 
     def add(self, sentence: str) -> None:
+        """Add one; beyond the first hundred they are only counted."""
         if len(self.sentences) < _PROBLEMS_LISTED:
             self.sentences.append(sentence)
         else:
             self.more += 1
 
     def listed(self) -> tuple[str, ...]:
+        """Return them, and how many more there are."""
         return (*self.sentences, *([f"and {self.more} more"] if self.more else []))
 
 
 class _Check:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, progress: Progress | None) -> None:
         self.folder = folder
-        self.found = _Problems()
+        self._progress = progress
+        self.found = Problems()
         self.counts = {"chunks": 0, "sources": 0, "segments": 0, "pending": 0}
         self._known: dict[str, Segment | None] = {}  # None: it cannot be read, which was reported
         # Before any look at the catalog; see check_not_behind.
@@ -137,6 +148,7 @@ class _Check:
                 self._check_segments,
                 self._check_chunks,
                 self._check_sources,
+                self._check_runs,
             ):
                 with self._reported():
                     step()
@@ -157,6 +169,20 @@ class _Check:
 
     def _check_database(self) -> None:
         with self._page() as catalog:
+            # No check of SQLite's compares these; a damaged one may still parse, and mean something else.
+            statements = dict(catalog.rows("SELECT name, sql FROM sqlite_master"))
+            for name, statement in expected_statements().items():
+                if statements.get(name) != statement:
+                    self.found.add(f"{catalog.path}: the definition of {name} is damaged")
+            # Nor does one rank, which needs every table of the full-text index.
+            for (text,) in catalog.rows(
+                "SELECT text FROM chunks WHERE number = (SELECT max(number) FROM chunks)"
+            ):
+                if words := stem_text(text).split():
+                    match = any_of(words[:1])
+                    catalog.rows(
+                        "SELECT bm25(chunk_text) FROM chunk_text WHERE chunk_text MATCH ? LIMIT 1", [match]
+                    )
             for (sentence,) in catalog.rows("PRAGMA integrity_check(20)"):
                 if sentence != "ok":
                     self.found.add(f"{catalog.path}: {sentence}")
@@ -218,7 +244,9 @@ class _Check:
 
     def _check_chunks(self) -> None:
         start: int | None = 0
+        total = self._count()
         while start is not None:
+            self._tell(total)
             with self._page() as catalog:
                 names = [name for (name,) in catalog.rows("SELECT name FROM segments")]
             # Opened before the page: a report of a missing one needs a version of its own.
@@ -227,6 +255,14 @@ class _Check:
                 if names != [name for (name,) in catalog.rows("SELECT name FROM segments")]:
                     continue
                 start = self._check_numbers(catalog, start, known)
+
+    def _count(self) -> int:
+        with self._page() as catalog:
+            return int(catalog.one("SELECT count(*) FROM chunks"))
+
+    def _tell(self, total: int) -> None:
+        if self._progress is not None:  # between pages, where nothing is held
+            self._progress(min(self.counts["chunks"], total), total)
 
     def _check_numbers(self, catalog: Catalog, start: int, known: dict[str, Segment | None]) -> int | None:
         """Check one range of chunk numbers, beginning with the first in use; return where the next begins."""
@@ -326,6 +362,11 @@ class _Check:
             if len(rows) < _SOURCES_AT_ONCE:
                 return
             after = rows[-1][0]
+
+    def _check_runs(self) -> None:
+        with self._page() as catalog:
+            for sentence in damaged_runs(catalog):
+                self.found.add(sentence)
 
 
 def _first_from(catalog: Catalog, segments: list[Segment], start: int) -> int | None:

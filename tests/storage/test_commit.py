@@ -73,7 +73,7 @@ def files(writer: Writer) -> set[str]:
 
 
 def test_a_small_write_leaves_its_vectors_pending(writer: Writer) -> None:
-    assert writer.commit([source("a", 5)]) == 1
+    assert writer.commit([source("a", 5)]).number == 1
     assert pending(writer) == 5
     assert files(writer) == set()
     assert writer.lock.commit_number() == 1
@@ -271,8 +271,7 @@ def test_a_segment_that_cannot_be_written_leaves_nothing_behind(
     assert rows(writer, "SELECT key FROM sources") == [("a",)]
     assert rows(writer, "SELECT count(*) FROM claims") == [(0,)]
     assert files(writer) == set()
-    commit_number = writer.commit([source("b", 3)])
-    assert commit_number == 2
+    assert writer.commit([source("b", 3)]).number == 2
 
 
 def test_a_commit_that_fails_after_its_segment_was_written_removes_the_file(
@@ -423,7 +422,7 @@ def test_what_follows_a_commit_cannot_make_it_fail(
     monkeypatch.setattr(WriterLock, "record_commit", failing(errno.EIO))
     with caplog.at_level(logging.WARNING, "oraculo_kit.storage"):
         for number in range(3):
-            assert writer.commit([source(f"s{number}", 10)]) == number + 1
+            assert writer.commit([source(f"s{number}", 10)]).number == number + 1
     for step in ("flush", "checkpoint", "note of the commit number"):
         assert f"the write is stored, but the {step} after it failed and will be tried again" in caplog.text
     monkeypatch.undo()
@@ -522,3 +521,8 @@ def test_a_segments_folder_that_vanished_is_named(writer: Writer) -> None:
         writer.commit([source("a", 30)])
     assert rows(writer, "SELECT count(*) FROM claims") == [(0,)]
     writer.segments.mkdir()
+
+
+def test_the_full_text_of_a_commit_is_written_out_once_and_not_per_source(writer: Writer) -> None:
+    writer.commit([source(f"{number}.md", 2) for number in range(20)])
+    assert rows(writer, "SELECT count(DISTINCT segid) FROM chunk_text_idx") == [(1,)]

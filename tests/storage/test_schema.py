@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ def sample(request: pytest.FixtureRequest, folder: Path) -> dict[str, Any]:
     """Return what stands in a stored sample of an earlier format, a copy of which is in `folder`."""
     shutil.copytree(request.param / "store", folder)
     expected: dict[str, Any] = json.loads((request.param / "expected.json").read_text(encoding="utf-8"))
-    return expected
+    number = int(request.param.name.removeprefix("format-"))
+    return {"format": number, "feedback": [], "filter_indexes": []} | expected  # format 1 had neither
 
 
 def found(store: FaissVetorStorage) -> dict[str, Any]:
@@ -51,13 +53,17 @@ def found(store: FaissVetorStorage) -> dict[str, Any]:
             [hit.id, pytest.approx(hit.score, abs=1e-3)] for hit in store.search(vectors(1, 77)[0], 10)
         ],
         "text": [hit.id for hit in store.search("nota fiscal", 5, mode="text")],
+        "feedback": [[*astuple(each)[:-1], list(each.sources)] for each in store.feedback()],
+        "filter_indexes": store.filter_indexes(),
     }
 
 
 def structure(folder: Path) -> list[tuple[Any, ...]]:
-    """Return all tables and indexes of a catalog, with their SQL."""
+    """Return all tables and indexes of a catalog, with their SQL, but for the indexes of filters."""
     with catalog_of(folder) as db:
-        return db.execute("SELECT type, name, tbl_name, sql FROM sqlite_schema ORDER BY name").fetchall()
+        return db.execute(
+            "SELECT type, name, tbl_name, sql FROM sqlite_schema WHERE name NOT LIKE 'filter_%' ORDER BY name"
+        ).fetchall()
 
 
 def test_there_is_a_sample_of_every_earlier_format() -> None:
@@ -70,8 +76,14 @@ def test_an_earlier_format_is_brought_forward_with_everything_in_it(
     store = open_store(embedder=TinyEmbeddings())
 
     here = found(store)
-    assert {name: here[name] for name in here} == {name: sample[name] for name in here}
+    assert here == {name: sample[name] for name in here}
+    assert store.runs() == []
     assert store.verify().problems == ()
+    store.start_run("novo", {})
+    by_hash = store.sources_with([row[4] for row in sample["sources"] if row[4]])
+    assert sorted(key for keys in by_hash.values() for key in keys) == [
+        row[0] for row in sample["sources"] if row[4]
+    ]
     store.replace("relatório.md", documents("relatório.md", 3))
     assert store.verify().problems == ()
     assert FaissVetorStorage(folder, read_only=True).stats().chunks == len(store)
@@ -110,9 +122,9 @@ def test_a_step_forward_that_fails_leaves_the_earlier_format_whole(
         step(db)
         raise KeyboardInterrupt
 
-    version = int(SAMPLES[0].name.removeprefix("format-"))
-    step = schema._STEPS[version]
-    monkeypatch.setitem(schema._STEPS, version, failing)
+    last = schema.FORMAT - 1  # earlier steps were done by then
+    step = schema._STEPS[last]
+    monkeypatch.setitem(schema._STEPS, last, failing)
     before = structure(folder)
 
     with pytest.raises(KeyboardInterrupt):
@@ -128,7 +140,8 @@ def test_a_reader_does_not_change_an_earlier_format_and_says_what_to_do(
 ) -> None:
     before = contents(folder)
 
-    with pytest.raises(StoreFormatError, match=r"has format 1, .* works with 2. Open it once for writing"):
+    expected = rf"has format {sample['format']}, .* works with {schema.FORMAT}. Open it once for writing"
+    with pytest.raises(StoreFormatError, match=expected):
         FaissVetorStorage(folder, read_only=True)
 
     assert contents(folder) == before

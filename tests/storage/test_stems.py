@@ -109,6 +109,34 @@ def test_what_is_written_together_is_found_in_parts_and_whole(text: str, expecte
     assert stem_text(text) == expected
 
 
+@given(
+    text=st.text()
+    | st.lists(
+        st.sampled_from(
+            [
+                "Fiscal,",
+                "(nota",
+                "NFS-e",
+                "nota-",
+                "\n",
+                "fiscal",
+                " ",
+                "\x85",
+                "1,5.",
+                "C++",
+                "東京",
+                "\u200d",
+                "a'b",
+            ]
+        )
+    ).map("".join)
+)
+def test_looking_up_what_stands_between_spaces_changes_nothing(text: str) -> None:
+    pairs = [stems.stem_token(token) for token in stems.TOKEN.findall(text)]
+    expected = [words for words, _ in pairs if words] + [forms for _, forms in pairs if forms]
+    assert stem_text(text) == " ".join(expected)
+
+
 def test_words_stay_in_order_so_that_phrases_can_be_found() -> None:
     assert stem_text("a NFS-e do GitHub é nova").startswith("a nfs e do github e nov")
 
