@@ -7,14 +7,17 @@
     ├── EnvironmentSourceError (RuntimeError)    the remote environment could not be loaded or applied
     ├── ServicesError (RuntimeError)
     │   ├── ServicesNotStartedError              nobody called start_services() in this process
-    │   └── ServicesFailedError                  the start-up failed; carries pid and original cause
+    │   ├── ServicesFailedError                  the start-up failed; carries pid and original cause
+    │   ├── ExtractionHelperError                the processes that read documents cannot be started here
+    │   └── WorkerMismatchError                  Dask workers differ from the caller; has a table of what differs
     ├── SourceError (ValueError)                 one document's fault: becomes an outcome, never stops a run
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   ├── SourceUnreadableError (OSError)      permission, I/O error, not a regular file
     │   ├── EmptySourceError                     nothing to index: no bytes, or no text in it
+    │   │   └── ScannedDocumentError             its pages are pictures: it needs text recognition
     │   ├── SourceTooLargeError
     │   ├── UnsupportedFormatError
-    │   └── ExtractionError                      corrupt or encrypted document
+    │   └── ExtractionError                      corrupt or encrypted, or needs more time or memory than it may
     ├── QuestionsError (ValueError)              a set of questions or judgements that cannot be understood
     ├── EmbedderError (RuntimeError)
     │   ├── EmbedderNotFoundError (LookupError)  the embedder cannot be loaded
@@ -27,6 +30,7 @@
         ├── StoreReadOnlyError (PermissionError)
         ├── StoreLocationError (OSError)         a network file system, where a store cannot be written
         ├── StoreLockTimeoutError (TimeoutError) another writer holds the store; says who
+        ├── StoreUnsupportedError (NotImplementedError)  this engine cannot do it; says what can
         ├── StoreCorruptedError                  names the damaged file and the command that mends it
         ├── StoreFormatError                     written by a newer oraculo_kit, or not a store at all
         ├── EmbedderMismatchError (ValueError)   the store was built with another embedder
@@ -109,6 +113,14 @@ class ServicesFailedError(ServicesError):
         return str(self.args[0])
 
 
+class ExtractionHelperError(ServicesError):
+    """The processes that read documents cannot be started on this machine: no document's fault."""
+
+
+class WorkerMismatchError(ServicesError):
+    """Workers have another version, other settings or another embedder than the caller; nothing was given to them."""
+
+
 class SourceError(OraculoError, ValueError):
     """One source cannot be ingested; the others go on."""
 
@@ -130,6 +142,10 @@ class EmptySourceError(SourceError):
     """The source has no bytes, or no text in them."""
 
 
+class ScannedDocumentError(EmptySourceError):
+    """The pages are pictures without text; text recognition (the extra ``ocr``) can read them."""
+
+
 class SourceTooLargeError(SourceError):
     """The source is larger than the limit for one document."""
 
@@ -139,7 +155,7 @@ class UnsupportedFormatError(SourceError):
 
 
 class ExtractionError(SourceError):
-    """The document is corrupt, encrypted, or not what its name says."""
+    """The document is corrupt, encrypted, not what its name says, or past the limits for reading one."""
 
 
 class QuestionsError(OraculoError, ValueError):
@@ -155,7 +171,16 @@ class EmbedderNotFoundError(EmbedderError, LookupError):
 
 
 class EmbeddingError(EmbedderError):
-    """The embedder failed on these texts, or returned vectors that must not be stored."""
+    """The embedder failed on some texts, or returned vectors that must not be stored.
+
+    Attributes
+    ----------
+    rows : tuple of int
+        Places of the texts that have no vector because of it, among those that were given; empty when not known.
+    """
+
+    # Set after construction: it travels in the instance's dictionary, and the message stays the only argument.
+    rows: tuple[int, ...] = ()
 
 
 class ChatModelError(OraculoError, RuntimeError):
@@ -211,6 +236,10 @@ class StoreLockTimeoutError(StorageError, TimeoutError):
     """The writer lock was not free within the time limit."""
 
     __str__ = Exception.__str__
+
+
+class StoreUnsupportedError(StorageError, NotImplementedError):
+    """The engine behind this store cannot do what was asked; the message says what to use instead."""
 
 
 class StoreCorruptedError(StorageError):

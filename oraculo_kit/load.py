@@ -11,14 +11,15 @@ the file and the reason in at most 300 characters:
 
 - Text is valid Unicode without NUL (U+FFFD stands for what was not), its lines end with ``\n``.
 - Every document has text and a metadata dict of its own, without empty values.
-- Text that looks decoded with the wrong encoding is kept, with ``encoding_suspect=True`` in its metadata.
+- Text that looks decoded with the wrong encoding is kept, with ``encoding_suspect=True`` in its metadata; or repaired,
+  if that is asked for, with ``encoding_repaired=True``.
 """
 
 from __future__ import annotations
 
 import os
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.discovery import FoundFile, find_files, source_key
 from oraculo_kit.errors import (
@@ -67,7 +68,7 @@ def read_file(path: str | os.PathLike[str], *, max_bytes: int) -> bytes:
     SourceNotFoundError, SourceUnreadableError, SourceTooLargeError
         Never blocks: what is no regular file is refused, and not waited for.
     """
-    name = _printable(os.path.basename(os.fspath(path)))
+    name = printable_name(os.path.basename(os.fspath(path)))
     try:
         descriptor = os.open(path, _OPEN_FLAGS)
         with open(descriptor, "rb", buffering=0) as file:
@@ -111,7 +112,7 @@ def _too_large(name: str, size: int, limit: int) -> SourceTooLargeError:
     )
 
 
-def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Document]:
+def load_bytes(data: bytes, *, name: str, mime: str | None = None, fix_text: bool = False) -> list[Document]:
     r"""Extract the documents of one source: a page, row, slide or chapter each, or the whole text.
 
     Parameters
@@ -122,12 +123,17 @@ def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Docum
         File name; its extension decides the format, and messages carry it.
     mime : str, optional
         Decides where the name has no known extension.
+    fix_text : bool
+        Repair text that was decoded with the wrong encoding before it was saved (``ORACULO_FIX_TEXT``). Off by
+        default: a document comes out as it is, with a flag.
 
     Returns
     -------
     list of Document
         At least one, each with text. Metadata keys, where they apply: ``page``, ``sheet``, ``row``, ``heading``,
-        ``title``, ``encoding_suspect``, and ``format``, which :func:`oraculo_kit.split.split_documents` removes.
+        ``title``, ``lang``, ``encoding_suspect``, ``encoding_repaired``, ``ocr`` (read by text recognition),
+        ``unread_pages`` (how many pages of the PDF are pictures that nothing could read), and a private one
+        (``FORMAT_KEY``) for :func:`oraculo_kit.split.split_documents`, which removes it.
 
     Raises
     ------
@@ -135,6 +141,8 @@ def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Docum
         If no loader reads this format.
     EmptySourceError
         If there are no bytes, or no text in them.
+    ScannedDocumentError
+        If its pages are pictures and no text recognition is installed; an ``EmptySourceError`` too.
     ExtractionError
         If the document is corrupt, encrypted, not what its name says, or its loader fails in any other way.
 
@@ -143,7 +151,7 @@ def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Docum
     >>> load_bytes("produto;preço\nCafé;12,50\n".encode(), name="a.csv")[0].page_content
     'produto: Café\npreço: 12,50'
     """
-    shown = _printable(os.path.basename(name))
+    shown = printable_name(os.path.basename(name))
     if not data:
         raise EmptySourceError(f"{shown}: the file is empty")
     loader = find_loader(name, mime)
@@ -153,9 +161,9 @@ def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Docum
             "convert the file, or teach the format with register_loader()"
         )
     try:
-        documents = [_make_storable(document) for document in loader(data, name)]
+        documents = [_make_storable(document, fix_text=fix_text) for document in loader(data, name)]
     except (EmptySourceError, ExtractionError) as exc:
-        raise type(exc)(_sentence(shown, str(exc))) from exc
+        raise type(exc)(named_reason(shown, str(exc))) from exc
     except RecursionError as exc:
         raise ExtractionError(f"{shown}: nested too deeply to be read") from exc
     except Exception as exc:
@@ -174,19 +182,24 @@ def load_bytes(data: bytes, *, name: str, mime: str | None = None) -> list[Docum
 def _failed(shown: str, name: str, exc: BaseException) -> ExtractionError:
     reason = str(exc).strip().partition("\n")[0]
     return ExtractionError(
-        _sentence(shown, f"cannot be read as {extension_of(name) or 'text'}: {type(exc).__name__}: {reason}")
+        named_reason(
+            shown, f"cannot be read as {extension_of(name) or 'text'}: {type(exc).__name__}: {reason}"
+        )
     )
 
 
-def _sentence(name: str, reason: str) -> str:
+def named_reason(name: str, reason: str) -> str:
+    """Return an error's message: the document's name and the reason, not too long for a row of a report."""
     room = _REASON_CHARACTERS - len(name) - 2
     return f"{name}: {reason if len(reason) <= room else reason[: max(room - 3, 0)] + '...'}"
 
 
-def _make_storable(document: Document) -> Document:
+def _make_storable(document: Document, *, fix_text: bool) -> Document:
     """Clean a loader's document, and give it a metadata dict of its own."""
     text = _clean(document.page_content)
     metadata = {key: value for key, value in document.metadata.items() if value is not None and value != ""}
+    if fix_text:
+        text = _repair(text, metadata)
     for key in ("title", "heading"):
         if isinstance(value := metadata.get(key), str):
             metadata[key] = " ".join(_clean(value).split())[:_TITLE_CHARACTERS]
@@ -194,6 +207,18 @@ def _make_storable(document: Document) -> Document:
         metadata["encoding_suspect"] = True
     document.page_content, document.metadata = text, metadata
     return document
+
+
+def _repair(text: str, metadata: dict[str, Any]) -> str:
+    from oraculo_kit.formats.repair import repair_text
+
+    for key in ("title", "heading"):
+        if isinstance(value := metadata.get(key), str) and looks_broken(value):
+            metadata[key] = repair_text(value)
+    if looks_broken(text) and (repaired := repair_text(text)) != text:
+        metadata["encoding_repaired"] = True
+        return repaired
+    return text
 
 
 def _clean(text: str) -> str:
@@ -209,6 +234,6 @@ def _clean(text: str) -> str:
     return text
 
 
-def _printable(name: str) -> str:
-    """Return a file name that can be shown on one line."""
+def printable_name(name: str) -> str:
+    """Return a file name that can be shown on one line, whatever is in it."""
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in name)[:100]

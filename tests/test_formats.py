@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-from langchain_core.documents import Document
 
-from oraculo_kit.errors import EmptySourceError, ExtractionError
-from oraculo_kit.formats.text import decode, find_headings, looks_broken
+from oraculo_kit.errors import ExtractionError
+from oraculo_kit.formats.text import FORMAT_KEY
 from oraculo_kit.load import load_bytes
 from oraculo_kit.split import split_documents
 from tests.tools.documents import (
@@ -29,12 +26,8 @@ from tests.tools.documents import (
     make_pptx,
     make_xlsx,
     repack,
-    saved,
 )
-
-
-def load(data: bytes | str, name: str) -> list[Document]:
-    return load_bytes(data.encode() if isinstance(data, str) else data, name=name)
+from tests.tools.loading import load, metadata, text_of
 
 
 def spoil(data: bytes, member: str) -> bytes:
@@ -42,79 +35,6 @@ def spoil(data: bytes, member: str) -> bytes:
     info = zipfile.ZipFile(io.BytesIO(data)).getinfo(member)
     start = info.header_offset + 30 + len(member) + 20
     return data[:start] + b"\xff" * 40 + data[start + 40 :]
-
-
-def text_of(data: bytes | str, name: str) -> str:
-    (document,) = load(data, name)
-    return document.page_content
-
-
-def metadata(documents: list[Document], *keys: str) -> list[tuple[Any, ...]]:
-    return [tuple(document.metadata.get(key) for key in keys) for document in documents]
-
-
-# Text and encodings
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32", "cp1252", "latin-1"])
-@pytest.mark.parametrize("text", ["é", "Não há pães.", "à vista – 10 % “já”", "MAÇÃ, ÁREA TÉCNICA; coração"])
-def test_text_in_any_usual_encoding_comes_out_right(text: str, encoding: str) -> None:
-    if encoding == "latin-1":
-        text = text.translate({ord("–"): "-", ord("“"): '"', ord("”"): '"'})  # it has no typographic marks
-    (document,) = load(text.encode(encoding), "a.txt")
-    assert document.page_content == text
-    assert "encoding_suspect" not in document.metadata
-
-
-def test_bytes_that_cp1252_lacks_are_latin_1() -> None:
-    assert decode("ação \x81".encode("latin-1")) == "ação \x81"
-
-
-def test_utf8_that_is_cut_in_mid_character_stays_utf8_and_is_flagged() -> None:
-    (document,) = load("informação e emoção".encode()[:-2] + b"\xc3", "a.txt")
-    assert document.page_content.startswith("informação e emoç")
-    assert document.metadata["encoding_suspect"] is True
-
-
-@pytest.mark.parametrize("encoding", ["cp1252", "latin-1"])
-def test_text_that_was_decoded_wrongly_before_is_flagged(encoding: str) -> None:
-    (document,) = load("informação, São João".encode().decode(encoding), "a.md")
-    assert document.metadata["encoding_suspect"] is True
-
-
-@pytest.mark.parametrize("text", ["“MAÇÔ", "CÂMARA À VISTA; Nº 1ª", "IRMÃ\u00a0ROSA", "10 € – 5 °C"])
-def test_good_portuguese_is_not_flagged(text: str) -> None:
-    assert not looks_broken(text)
-
-
-def test_a_binary_file_named_txt_is_refused() -> None:
-    with pytest.raises(ExtractionError, match=r"^a\.txt: not text: .* control characters"):
-        load(make_xlsx(), "a.txt")
-    with pytest.raises(ExtractionError, match="not text"):
-        load("utf-16 without a mark".encode("utf-16-le"), "a.txt")
-
-
-def test_a_log_with_a_few_nuls_is_text() -> None:
-    (document,) = load("line of a log\n" * 100 + "\0\0", "a.log")
-    assert document.page_content.endswith("log\n\ufffd\ufffd")
-
-
-def test_source_code_is_text() -> None:
-    assert text_of("def f():\r\n    return 1  # ção\n", "a.py") == "def f():\n    return 1  # ção\n"
-
-
-def test_markdown_is_titled_by_front_matter_or_first_heading() -> None:
-    assert metadata(load("---\nlang: pt\ntitle: 'O título'\n---\n# Outro\n", "a.md"), "title", "format") == [
-        ("O título", "markdown")
-    ]
-    assert metadata(load("intro\n\n## **Um** [link](http://x) ##\n", "a.md"), "title") == [("**Um** link",)]
-    assert metadata(load("no heading", "a.md"), "title") == [(None,)]
-
-
-def test_headings_inside_fences_are_none() -> None:
-    text = "~~~\n# a\n```\n# b\n~~~\n# c\n````\n```\n# d\n````\n#e\n####### f\n### *g*\n"
-    assert [(level, title) for _, level, title in find_headings(text)] == [(1, "c"), (3, "g")]
-    assert all(text[offset] == "#" for offset, _, _ in find_headings(text))
 
 
 # HTML and XML
@@ -130,7 +50,7 @@ def test_html_is_the_text_that_a_reader_sees() -> None:
     <pre>def f():
         return 1</pre><svg><text>não</text></svg><h2></h2></body></html>"""
     (document,) = load(page, "a.html")
-    assert document.metadata == {"title": "Nota & prazo", "format": "markdown"}
+    assert document.metadata == {"title": "Nota & prazo", FORMAT_KEY: "markdown"}
     assert document.page_content == (
         "# Como emitir\n\nTexto com negrito, quebra\ne ligação € 5 < 6.\n\n- um\n\n- dois\n\nA | B\n1 | 2\n\n"
         "def f():\n        return 1"
@@ -220,109 +140,6 @@ def test_a_billion_laughs_and_external_entities_are_refused(tmp_path: Path) -> N
         load(sheet, "a.xlsx")
 
 
-# Tables
-
-
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-def test_csv_in_any_usual_dialect_becomes_rows_with_named_columns(delimiter: str) -> None:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, delimiter=delimiter)
-    writer.writerows(
-        [["produto", "preço", "obs"], ["Café", "1.234,50", "linha 1\nlinha 2"], ["Pão", "0,75", ""]]
-    )
-    documents = load(buffer.getvalue().encode("cp1252"), "a.csv")
-    assert [document.page_content for document in documents] == [
-        "produto: Café\npreço: 1.234,50\nobs: linha 1\nlinha 2",
-        "produto: Pão\npreço: 0,75",
-    ]
-    assert metadata(documents, "row") == [(2,), (3,)]
-
-
-def test_a_decimal_comma_is_no_delimiter() -> None:
-    documents = load("nome;preço\n" + "A;1,50\n" * 40, "a.csv")
-    assert documents[0].page_content == "nome: A\npreço: 1,50"
-    assert len(documents) == 40
-
-
-def test_the_row_numbers_are_those_of_a_spreadsheet() -> None:
-    documents = load("a,b\n\n1,2\n,\n3,4\n", "a.csv")
-    assert metadata(documents, "row") == [(3,), (5,)]
-
-
-def test_title_lines_above_a_table_are_not_its_header() -> None:
-    documents = load("Relatório de 2024;;\n;;\nmês;2023;2024\njan;1,5;2,5\n", "a.csv")
-    assert [document.page_content for document in documents] == [
-        "Relatório de 2024",
-        "mês: jan\n2023: 1,5\n2024: 2,5",
-    ]
-    assert metadata(documents, "row") == [(1,), (4,)]
-
-
-def test_a_table_without_header_gives_its_values() -> None:
-    assert [
-        document.page_content for document in load("Ana,31/01/2024,1.5\nBia,01/02/2024,2\n", "a.csv")
-    ] == [
-        "Ana | 31/01/2024 | 1.5",
-        "Bia | 01/02/2024 | 2",
-    ]
-
-
-def test_columns_without_name_get_their_letter() -> None:
-    assert text_of(",b,c\n1,2,3,4\n", "a.csv") == "A: 1\nb: 2\nc: 3\nD: 4"
-
-
-def test_one_column_of_prose_is_not_cut_at_its_commas() -> None:
-    documents = load("frase\nUm, dois e três.\nSem vírgula.\nA, b, c, d.\n", "a.csv")
-    assert documents[0].page_content == "frase: Um, dois e três."
-
-
-def test_a_csv_of_separators_alone_is_empty() -> None:
-    for text in ("\n\n\n", ",,,\n,,,\n"):
-        with pytest.raises(EmptySourceError, match=r"a\.csv: there is no text in it"):
-            load(text, "a.csv")
-
-
-def test_a_hostile_cell_takes_time_in_proportion_to_its_size() -> None:
-    started = time.process_time()
-    load("-" + " " * 100_000 + "x;b\n1;2\n", "a.csv")
-    assert time.process_time() - started < 2
-
-
-def test_the_delimiter_that_excel_declares_is_taken() -> None:
-    assert text_of("sep=;\na;b\n1,5;2,5\n", "a.csv") == "a: 1,5\nb: 2,5"
-
-
-def test_xlsx_rows_carry_sheet_and_row_and_iso_dates() -> None:
-    documents = load(make_xlsx(), "a.xlsx")
-    assert metadata(documents, "sheet", "row") == [
-        ("Vendas", 1), ("Vendas", 3), ("Vendas", 5), ("Vendas", 7), ("Números", 1),
-    ]  # fmt: skip
-    assert [document.page_content for document in documents] == [
-        "Relatório de vendas",
-        f"data: 2024-01-31\nproduto: {HARD}\nvalor: 12.5\nD: x\npago: TRUE",
-        "data: 2024-02-01 13:30:00\nproduto: Pão\nvalor: 0.3",
-        "produto: mesclada\nD: 13:05:00",
-        "1 | 2.5",
-    ]
-
-
-def test_a_stray_cell_in_the_last_corner_of_a_sheet_costs_nothing() -> None:
-    import openpyxl
-
-    workbook = openpyxl.Workbook()
-    sheet = workbook.active
-    assert sheet is not None
-    sheet["A1"], sheet["A2"], sheet["XFD1048576"] = "nome", "x", "longe"
-    documents = load(saved(workbook.save), "a.xlsx")
-    assert metadata(documents, "row") == [(2,), (1_048_576,)]
-    assert documents[1].page_content == "XFD: longe"
-
-
-def test_a_sheet_that_claims_an_endless_row_number_ends() -> None:
-    data = repack(make_xlsx(), xl_worksheets_sheet1_xml=lambda xml: xml.replace(b'r="7"', b'r="99999999999"'))
-    assert ("Vendas", 5) in metadata(load(data, "a.xlsx"), "sheet", "row")
-
-
 # JSON and notebooks
 
 
@@ -361,7 +178,7 @@ def test_deeply_nested_json_is_refused(bomb: str, name: str) -> None:
 
 def test_a_notebook_gives_its_cells_in_order_without_outputs() -> None:
     (document,) = load(make_notebook(), "a.ipynb")
-    assert document.metadata == {"title": "Análise", "format": "markdown"}
+    assert document.metadata == {"title": "Análise", FORMAT_KEY: "markdown"}
     assert document.page_content == (
         "# Análise\n\nTexto com ![figura]().\n\n````\n# comentário\nprint('```')\n````\n\n## Fim"
     )
@@ -376,58 +193,12 @@ def test_a_notebook_of_the_third_format_is_read() -> None:
     )
 
 
-# PDF
-
-
-def test_a_pdf_is_a_document_per_page_that_has_text() -> None:
-    documents = load(make_pdf([f"Página um: {HARD}", "", "Página três"], title="Relatório"), "a.pdf")
-    assert metadata(documents, "page", "title") == [(1, "Relatório"), (3, "Relatório")]
-    assert [document.page_content for document in documents] == [f"Página um: {HARD}", "Página três"]
-
-
-def test_a_word_that_is_broken_at_a_line_end_can_be_found() -> None:
-    from fpdf import FPDF
-
-    pdf = FPDF()
-    pdf.set_font("helvetica", size=12)
-    pdf.add_page()
-    pdf.multi_cell(
-        60,
-        6,
-        "A infor\u00admação completa encontra-se aqui, extraordi\u00adnariamente hifenizada.",
-        align="J",
-    )
-    assert "extraordinariamente" in text_of(bytes(pdf.output()), "a.pdf").replace("\n", "")
-
-
-def test_a_scanned_pdf_says_that_it_needs_ocr() -> None:
-    with pytest.raises(
-        EmptySourceError, match=r"a\.pdf: 2 pages but no text: it looks scanned and needs OCR"
-    ):
-        load(make_pdf(["", ""]), "a.pdf")
-
-
-def test_an_encrypted_pdf_says_so() -> None:
-    with pytest.raises(ExtractionError, match=r"a\.pdf: encrypted: it opens only with a password"):
-        load(make_pdf(["segredo"], password="x"), "a.pdf")
-    assert text_of(make_pdf(["aberto"]), "a.pdf") == "aberto"
-
-
-def test_a_pdf_whose_page_tree_is_endless_is_refused() -> None:
-    data = (
-        b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
-        b"2 0 obj<</Type/Pages/Kids[2 0 R]/Count 1000000>>endobj\ntrailer<</Root 1 0 R>>\n"
-    )
-    with pytest.raises(ExtractionError, match=r"a\.pdf: page 1 of .* is corrupt"):
-        load(data, "a.pdf")
-
-
 # Office, books, mail
 
 
 def test_docx_keeps_headings_tables_and_every_character() -> None:
     (document,) = load(make_docx(), "a.docx")
-    assert document.metadata == {"title": "Manual de uso", "format": "markdown"}
+    assert document.metadata == {"title": "Manual de uso", FORMAT_KEY: "markdown"}
     assert document.page_content == (
         f"Manual de uso\n\n# Introdução\n\nParte negrito\tdepois\n\n{HARD}\n\n## Tabela\n\n"
         "Item | Valor\nCafé | 12,50\n\nFim."
@@ -608,4 +379,4 @@ def test_every_loader_gives_metadata_of_json_types() -> None:
         assert chunks, name
         for chunk in chunks:
             assert json.loads(json.dumps(chunk.metadata)) == chunk.metadata
-            assert "format" not in chunk.metadata
+            assert FORMAT_KEY not in chunk.metadata

@@ -14,15 +14,15 @@ What a loader may rely on and must keep:
 - It raises :class:`~oraculo_kit.errors.ExtractionError` (or ``EmptySourceError``) with the reason alone;
   :func:`oraculo_kit.load.load_bytes` puts the file's name before it, and turns every other exception into one.
 - Its documents are new: `load_bytes` cleans their text and metadata in place.
-- Metadata values are JSON types. ``format="markdown"`` asks :mod:`oraculo_kit.split` to cut at headings, and is
-  removed there.
+- Metadata values are JSON types. ``format="markdown"`` asks :mod:`oraculo_kit.split` to cut at headings.
 
 Why no all-in-one extraction library: ``kreuzberg`` 4.10.4 was tried first. It drops ``&``, ``<``, ``>`` and tabs from
 .docx (``P&D`` becomes ``PD``), hangs on a PDF in a forked child after any extraction in the parent (what joblib's
 multiprocessing workers are), takes the whole process down on deeply nested .xml, .odt, .pptx and .epub, reads .html
 as UTF-8 whatever it declares, loses the row numbers of sheets that begin below row 1, and weighs 98 MB. So PDF is read
-by ``pypdfium2`` (the same engine, 9 MB, no threads), .xlsx by ``openpyxl``, and the rest, which is text, JSON, XML or
-zip files of XML, by the standard library: iteratively, but for JSON, whose depth Python limits.
+by ``pypdfium2`` (the same engine, 9 MB, no threads), .xlsx by ``openpyxl``, .xls by ``xlrd``, parquet by ``pyarrow`` (an
+extra), and the rest, which is text, JSON, XML, zip files of XML, RTF or the OLE container of .doc, by the standard
+library: iteratively, but for JSON, whose depth Python limits.
 
 Modules are imported when a file of their family is first read.
 """
@@ -40,7 +40,7 @@ from oraculo_kit.errors import SettingsError
 if TYPE_CHECKING:
     from langchain_core.documents import Document
 
-__all__ = ["Loader", "extension_of", "find_loader", "is_supported", "register_loader"]
+__all__ = ["Loader", "builtin_loader", "extension_of", "find_loader", "is_supported", "register_loader"]
 
 Loader = Callable[[bytes, str], "list[Document]"]
 """What reads one format: ``(data, name) -> documents``."""
@@ -60,7 +60,10 @@ _BUILTIN: dict[str, str] = {
     **dict.fromkeys([".html", ".htm", ".xhtml"], "markup:load_html"),
     ".xml": "markup:load_xml",
     **dict.fromkeys([".csv", ".tsv"], "tabular:load_csv"),
-    **dict.fromkeys([".xlsx", ".xlsm"], "tabular:load_xlsx"),
+    **dict.fromkeys([".xlsx", ".xlsm", ".xltx", ".xltm"], "excel:load_xlsx"),
+    **dict.fromkeys([".xls", ".xlt"], "excel:load_xls"),
+    **dict.fromkeys([".ods", ".ots"], "ods:load_ods"),
+    ".parquet": "parquet:load_parquet",
     ".json": "structured:load_json",
     **dict.fromkeys([".jsonl", ".ndjson"], "structured:load_jsonl"),
     ".ipynb": "structured:load_notebook",
@@ -68,6 +71,8 @@ _BUILTIN: dict[str, str] = {
     ".docx": "office:load_docx",
     ".pptx": "office:load_pptx",
     ".odt": "office:load_odt",
+    ".doc": "word97:load_doc",
+    ".rtf": "rtf:load_rtf",
     ".epub": "books:load_epub",
     ".eml": "mail:load_eml",
 }
@@ -83,6 +88,8 @@ def register_loader(extension: str, function: Loader | None = None) -> Loader | 
     """Teach oraculo_kit a format, or replace the loader of one it knows.
 
     The registration holds for this process. Worker processes need it too: put it in a module that they import.
+    Your function runs there itself, without the limits of time and memory that the helpers of our own loaders have
+    (`oraculo_kit.extraction`): a helper could not find it.
 
     Parameters
     ----------
@@ -153,9 +160,7 @@ def find_loader(name: str, mime: str | None = None) -> Loader | None:
     callable or None
         None if nothing reads this format.
     """
-    extension = extension_of(name)
-    if mime is not None and not is_supported(name):
-        extension = mimetypes.guess_extension(mime.partition(";")[0].strip().lower()) or ""
+    extension = _telling_extension(name, mime)
     if extension in _registered:
         return _registered[extension]
     if extension not in _BUILTIN:
@@ -163,6 +168,24 @@ def find_loader(name: str, mime: str | None = None) -> Loader | None:
     module, _, function = _BUILTIN[extension].partition(":")
     loader: Loader = getattr(importlib.import_module(f"{__name__}.{module}"), function)
     return loader
+
+
+def builtin_loader(name: str, mime: str | None = None) -> str | None:
+    """Return the "module:function" of our own loader; None where a user's loader, or none, reads it; imports nothing.
+
+    Examples
+    --------
+    >>> builtin_loader("docs/a.pdf"), builtin_loader("photo.heic")
+    ('pdf:load_pdf', None)
+    """
+    extension = _telling_extension(name, mime)
+    return None if extension in _registered else _BUILTIN.get(extension)
+
+
+def _telling_extension(name: str, mime: str | None) -> str:
+    if mime is None or is_supported(name):
+        return extension_of(name)
+    return mimetypes.guess_extension(mime.partition(";")[0].strip().lower()) or ""
 
 
 def is_supported(name: str) -> bool:

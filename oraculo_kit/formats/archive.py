@@ -7,12 +7,11 @@ import zipfile
 import zlib
 
 from oraculo_kit.errors import ExtractionError
+from oraculo_kit.formats.ole import OLE_MAGIC
 
 MAX_EXPANDED_BYTES = 1 << 30
 """A container that says it expands to more than 1 GiB is refused. The readers stop at the size that a member
 declares, so a false declaration expands no further."""
-
-_OLE_MAGIC = bytes.fromhex("d0cf11e0a1b11ae1")
 
 
 def open_archive(data: bytes) -> zipfile.ZipFile:
@@ -23,7 +22,7 @@ def open_archive(data: bytes) -> zipfile.ZipFile:
     ExtractionError
         If it is no zip file, encrypted, or expands too far.
     """
-    if data.startswith(_OLE_MAGIC):
+    if data.startswith(OLE_MAGIC):
         raise ExtractionError(
             "encrypted with a password, or an old binary Office file under a new name; "
             "save it again in the current format without a password"

@@ -21,14 +21,14 @@ def load_epub(data: bytes, name: str) -> list[Document]:
     """Read an EPUB: its parts in reading order, titled by the book, the table of contents left out."""
     with open_archive(data) as archive:
         package = _find_package(read_member(archive, "META-INF/container.xml"))
-        parts, title = _read_package(read_member(archive, package))
+        parts, title, language = _read_package(read_member(archive, package))
         documents = []
         for part in parts:
             content = read_member(
                 archive, posixpath.normpath(posixpath.join(posixpath.dirname(package), part))
             )
             text, part_title = html_text(decode(content, declared_encoding(content)))
-            documents.append(markdown_document(text, title or part_title))
+            documents.append(markdown_document(text, title or part_title, language))
         return documents
 
 
@@ -45,8 +45,8 @@ def _find_package(container: bytes) -> str:
     return paths[0]
 
 
-def _read_package(package: bytes) -> tuple[list[str], str]:
-    """Return the paths of the parts in reading order, and the book's title."""
+def _read_package(package: bytes) -> tuple[list[str], str, str]:
+    """Return the paths of the parts in reading order, the book's title and its language."""
     manifest: dict[str, str] = {}
     order: list[str] = []
 
@@ -58,4 +58,5 @@ def _read_package(package: bytes) -> tuple[list[str], str]:
             order.append(attributes.get("idref", ""))
 
     parse_xml(package, start, ignore, ignore)
-    return [manifest[part] for part in order if part in manifest], element_text(package, "title")
+    parts = [manifest[part] for part in order if part in manifest]
+    return parts, element_text(package, "title"), element_text(package, "language")

@@ -35,6 +35,7 @@ _TOKEN = re.compile(
 )
 _DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""")
 _DECLARATION_BYTES = 2048
+_LANGUAGE = re.compile(r"""<html\b[^>]{0,500}?\blang\s*=\s*["']?([A-Za-z]{2,3}\b)""", re.IGNORECASE)
 _SPACE = re.compile(r"[ \t\r\n\f]+")
 _TRAILING_SPACE = re.compile(r"(?<![ \t])[ \t]++(?=\n|\Z)")
 
@@ -53,6 +54,12 @@ def declared_encoding(data: bytes) -> str | None:
     """Return the encoding that an HTML or XML document names in its first 2 kB."""
     found = _DECLARED.search(data[:_DECLARATION_BYTES])
     return found[1].decode("ascii") if found else None
+
+
+def declared_language(source: str) -> str:
+    """Return the language that an HTML document names in its first element, or ``""``."""
+    found = _LANGUAGE.search(source, 0, _DECLARATION_BYTES)
+    return found[1] if found else ""
 
 
 def html_text(source: str) -> tuple[str, str]:
@@ -84,6 +91,7 @@ class _HtmlText:
         self._out: list[str] = []
         self._title = ""
         self._in_pre = False
+        self._fence = ""
         self._row_has_cell = False
         self._after_mark = False
         self._without_end: set[str] = set()
@@ -125,7 +133,8 @@ class _HtmlText:
             return end if found else position
         if tag in _BLOCKS:
             self._break("\n\n" if tag not in {"div", "option"} else "\n")
-            self._in_pre = self._in_pre or tag == "pre"
+            if tag == "pre" and not self._in_pre:
+                self._start_pre(position)
             self._row_has_cell = self._row_has_cell and tag != "table"
         elif tag == "br":
             self._out.append("\n")
@@ -147,9 +156,27 @@ class _HtmlText:
 
     def _end(self, tag: str) -> None:
         if tag == "pre":
-            self._in_pre = False
+            self._end_pre()
         if tag in _BLOCKS or _is_heading(tag):
             self._break("\n\n" if tag not in {"div", "option"} else "\n")
+
+    def _start_pre(self, position: int) -> None:
+        """Set a fence around code whose comments would be taken for headings."""
+        self._in_pre = True
+        content = self._source[position : self._find_end("pre", position)].replace("&#", "")
+        if "#" in content:
+            longest = max(map(len, re.findall("`{3,}", content)), default=2)
+            self._fence = "`" * (longest + 1)
+            # On a line of its own, even in a list item or a cell: else nobody sees the fence begin, only its end.
+            starts_line = not self._out or self._out[-1].endswith("\n")
+            self._out.append(f"{'' if starts_line else chr(10)}{self._fence}\n")
+            self._after_mark = False
+
+    def _end_pre(self) -> None:
+        self._in_pre = False
+        if self._fence:
+            self._out.append(f"\n{self._fence}")
+            self._fence = ""
 
     def _mark(self, mark: str) -> None:
         """Write what stands before an item, cell or heading; no line break may part it from its text."""
@@ -260,8 +287,9 @@ def _local(name: str) -> str:
 
 def load_html(data: bytes, name: str) -> list[Document]:
     """Read HTML or XHTML: one document, without scripts, styles and navigation."""
-    text, title = html_text(decode(data, declared_encoding(data)))
-    return [markdown_document(text, title)]
+    source = decode(data, declared_encoding(data))
+    text, title = html_text(source)
+    return [markdown_document(text, title, declared_language(source))]
 
 
 def load_xml(data: bytes, name: str) -> list[Document]:

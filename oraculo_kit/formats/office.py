@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from langchain_core.documents import Document
 
 _INLINE = {"tab": "\t", "br": "\n", "cr": "\n", "line-break": "\n", "noBreakHyphen": "-", "s": " "}
-_SKIPPED = frozenset({"Fallback", "moveFrom", "annotation", "tracked-changes"})
+_SKIPPED = frozenset({"Fallback", "moveFrom", "annotation", "tracked-changes", "note-citation"})
 _TABLES, _ROWS, _CELLS = (
     frozenset({"tbl", "table"}),
     frozenset({"tr", "table-row"}),
@@ -47,17 +47,28 @@ class _Flow:
     ----------
     levels : dict of str to int
         Heading level by paragraph style; 0 marks the title.
+    item_styles : set of str
+        Paragraph styles whose paragraphs are items of a list.
     everywhere : bool
         Text counts anywhere in a paragraph (OpenDocument), not only in ``t`` elements (Office Open XML).
     """
 
-    def __init__(self, levels: dict[str, int] | None = None, *, everywhere: bool = False) -> None:
+    def __init__(
+        self,
+        levels: dict[str, int] | None = None,
+        item_styles: frozenset[str] = frozenset(),
+        *,
+        everywhere: bool = False,
+    ) -> None:
         self.blocks: list[str] = []
         self.title = ""
         self._levels = levels or {}
+        self._item_styles = item_styles
         self._everywhere = everywhere
         self._path: list[str] = []
         self._skipped = 0
+        self._notes: list[str] = []  # OpenDocument has them inside the paragraph that refers to them
+        self._in_note = 0
         self._paragraphs: list[_Paragraph] = []
         self._tables: list[list[list[list[str]]]] = []  # open tables, of rows, of cells, of paragraphs
         self._item_before = False
@@ -67,7 +78,7 @@ class _Flow:
         parse_xml(data, self._start, self._end, self._text)
 
     def text(self) -> str:
-        return "".join(self.blocks).strip("\n")
+        return "".join(self.blocks + self._notes).strip("\n")
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
         self._path.append(tag)
@@ -84,6 +95,8 @@ class _Flow:
             self._style(tag, attributes.get("val", ""))
         elif tag == "ph":
             self._place = attributes.get("type", "")
+        elif tag == "note-body":
+            self._in_note += 1
         elif tag in _TABLES:
             self._tables.append([])
         elif tag in _ROWS and self._tables:
@@ -97,6 +110,7 @@ class _Flow:
             paragraph.is_item = True
         elif tag == "pStyle":
             paragraph.level = self._levels.get(value, paragraph.level)
+            paragraph.is_item = value in self._item_styles
         elif value.isdigit() and int(value) < 9:
             paragraph.level = int(value) + 1
 
@@ -117,6 +131,8 @@ class _Flow:
             self._end_paragraph(self._paragraphs.pop())
         elif tag == "sp":
             self._place = ""
+        elif tag == "note-body":
+            self._in_note -= 1
         elif tag in _TABLES:
             rows = [" | ".join(" ".join(cell) for cell in row) for row in self._tables.pop()]
             self._write("\n".join(row for row in rows if row.strip(" |")), is_item=False)
@@ -124,6 +140,9 @@ class _Flow:
     def _end_paragraph(self, paragraph: _Paragraph) -> None:
         text = "".join(paragraph.parts).strip()
         if not text or self._place in _FURNITURE_PLACES:
+            return
+        if self._in_note:
+            self._notes.append("\n\n" + text)
             return
         if (paragraph.level == _TITLE_LEVEL or self._place in _TITLE_PLACES) and not self.title:
             self.title = " ".join(text.split())
@@ -149,13 +168,14 @@ def load_docx(data: bytes, name: str) -> list[Document]:
     with open_archive(data) as archive:
         members = set(archive.namelist())
         styles = read_member(archive, "word/styles.xml") if "word/styles.xml" in members else b""
-        flow = _Flow(_heading_levels(styles) if styles else {})
+        flow = _Flow(*_read_styles(styles) if styles else ())
         flow.read(read_member(archive, "word/document.xml"))
         for notes in ("word/footnotes.xml", "word/endnotes.xml"):
             if notes in members:
                 flow.read(read_member(archive, notes))
-        title = flow.title or _core_title(archive, "docProps/core.xml")
-    return [markdown_document(flow.text(), title)]
+        title = flow.title or _property(archive, "docProps/core.xml", "title")
+        language = _property(archive, "docProps/core.xml", "language")
+    return [markdown_document(flow.text(), title, language)]
 
 
 def load_odt(data: bytes, name: str) -> list[Document]:
@@ -163,8 +183,9 @@ def load_odt(data: bytes, name: str) -> list[Document]:
     with open_archive(data) as archive:
         flow = _Flow({"Title": _TITLE_LEVEL}, everywhere=True)
         flow.read(read_member(archive, "content.xml"))
-        title = flow.title or _core_title(archive, "meta.xml")
-    return [markdown_document(flow.text(), title)]
+        title = flow.title or _property(archive, "meta.xml", "title")
+        language = _property(archive, "meta.xml", "language")
+    return [markdown_document(flow.text(), title, language)]
 
 
 def load_pptx(data: bytes, name: str) -> list[Document]:
@@ -173,7 +194,7 @@ def load_pptx(data: bytes, name: str) -> list[Document]:
 
     documents = []
     with open_archive(data) as archive:
-        title = _core_title(archive, "docProps/core.xml")
+        title = _property(archive, "docProps/core.xml", "title")
         for number, slide in enumerate(_slides(archive), start=1):
             flow = _Flow()
             flow.read(read_member(archive, slide))
@@ -222,12 +243,13 @@ def _relations(archive: zipfile.ZipFile, member: str) -> dict[str, str]:
     return targets
 
 
-def _heading_levels(styles: bytes) -> dict[str, int]:
-    """Return the heading level of each paragraph style, its own or that of the style it is based on.
+def _read_styles(styles: bytes) -> tuple[dict[str, int], frozenset[str]]:
+    """Return the heading level of each paragraph style, its own or that of the style it is based on, and list styles.
 
     Style ids follow the language of the Word that wrote them ("Ttulo1"); the names inside stay English.
     """
     own: dict[str, int] = {}
+    items: set[str] = set()
     based_on: dict[str, str] = {}
     style = ""
 
@@ -242,6 +264,8 @@ def _heading_levels(styles: bytes) -> dict[str, int]:
             own[style] = _TITLE_LEVEL
         elif tag == "outlineLvl" and value.isdigit() and int(value) < 9:
             own.setdefault(style, int(value) + 1)
+        elif tag == "numPr":
+            items.add(style)
         elif tag == "basedOn":
             based_on[style] = value
 
@@ -253,11 +277,11 @@ def _heading_levels(styles: bytes) -> dict[str, int]:
             seen.add(parent)
         if parent in own:
             levels[name] = own[parent]
-    return levels
+    return levels, frozenset(items - set(levels))  # headings may be numbered too
 
 
-def _core_title(archive: zipfile.ZipFile, member: str) -> str:
-    """Return the title in the document's properties."""
+def _property(archive: zipfile.ZipFile, member: str, name: str) -> str:
+    """Return one of the document's properties, such as its title."""
     if member not in archive.namelist():
         return ""
-    return element_text(read_member(archive, member), "title")
+    return element_text(read_member(archive, member), name)

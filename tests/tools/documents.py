@@ -184,3 +184,97 @@ def make_notebook() -> bytes:
         ]
     )
     return nbformat.writes(notebook).encode()
+
+
+def make_vendas() -> bytes:
+    """Return the workbook that samples/vendas.xls was converted from: every kind of cell, three kinds of sheet."""
+    import openpyxl
+
+    workbook = openpyxl.Workbook()
+    sheet = workbook.active
+    assert sheet is not None
+    sheet.title = "Vendas"
+    sheet["A1"] = "Relatório de vendas"
+    sheet.append(["data", "produto", "valor", "desconto", "hora", "pago", "quando", "duração", "erro"])
+    sheet.append([
+        datetime.date(2024, 1, 31), "P&D <tag> é", 1234.5, 0.125, datetime.time(13, 5), True,
+        datetime.datetime(2024, 2, 1, 13, 30), datetime.timedelta(hours=30), "=1/0",
+    ])  # fmt: skip
+    sheet["D3"].number_format, sheet["H3"].number_format = "0.0%", "[h]:mm:ss"
+    sheet["A5"], sheet["C5"] = "mesclada", 0.1 + 0.2
+    sheet.merge_cells("A5:B6")
+    hidden = workbook.create_sheet("Oculta")
+    hidden["A1"], hidden["A2"], hidden.sheet_state = "segredo", "x", "hidden"
+    corner = workbook.create_sheet("Canto")
+    corner["A1"], corner["A2"], corner["IV65536"] = "nome", "x", "longe"
+    workbook.create_sheet("Vazia")
+    return saved(workbook.save)
+
+
+def make_ods() -> bytes:
+    """Return an .ods with every kind of cell and with runs of empty and of equal cells and rows."""
+    from odf.office import Annotation
+    from odf.opendocument import OpenDocumentSpreadsheet
+    from odf.table import CoveredTableCell, Table, TableCell, TableRow
+    from odf.text import P
+
+    document = OpenDocumentSpreadsheet()
+    table = Table(name="Vendas")
+
+    def add_row(*cells: tuple[str, dict[str, object]], times: int = 1) -> TableRow:
+        row = TableRow(numberrowsrepeated=times) if times > 1 else TableRow()
+        for shown, attributes in cells:
+            cell = TableCell(**attributes)
+            for line in shown.split("\n") if shown else []:
+                cell.addElement(P(text=line))
+            row.addElement(cell)
+        table.addElement(row)
+        return row
+
+    text: dict[str, object] = {"valuetype": "string"}
+    add_row(("Relatório de vendas", text))
+    add_row(("", {}), times=2)
+    add_row(*((name, text) for name in ("data", "produto", "valor", "desconto", "hora", "pago", "total")))
+    row = add_row(
+        ("31/01/24", {"valuetype": "date", "datevalue": "2024-01-31"}),
+        (f"{HARD}\nsegunda linha", text),
+        ("R$ 1.234,50", {"valuetype": "currency", "currency": "BRL", "value": "1234.5"}),
+        ("12,5%", {"valuetype": "percentage", "value": "0.125"}),
+        ("13:05", {"valuetype": "time", "timevalue": "PT13H05M00S"}),
+        ("VERDADEIRO", {"valuetype": "boolean", "booleanvalue": "true"}),
+        ("0,3", {"valuetype": "float", "value": str(0.1 + 0.2)}),
+    )
+    note = Annotation()
+    note.addElement(P(text="comentário"))
+    row.childNodes[1].insertBefore(note, row.childNodes[1].firstChild)
+    merged = add_row(("mesclada", text | {"numbercolumnsspanned": 2}))
+    merged.addElement(CoveredTableCell())
+    merged.addElement(TableCell(valuetype="float", value="7", numbercolumnsrepeated=2))
+    merged.addElement(TableCell(numbercolumnsrepeated=16_000))
+    add_row(("igual", text), times=2)
+    add_row(("", {}), times=1_048_000)
+    document.spreadsheet.addElement(table)
+    document.spreadsheet.addElement(Table(name="Vazia"))
+    return saved(document.write)
+
+
+def make_scan(text: str) -> bytes:
+    """Return a PDF whose only page is a picture of a text, as a scanner makes it."""
+    import pypdfium2
+
+    pdf = pypdfium2.PdfDocument(make_pdf([text]))
+    image = pdf[0].render(scale=200 / 72).to_pil().convert("L")
+    pdf.close()
+    return saved(lambda buffer: image.save(buffer, "PDF", resolution=200))
+
+
+def make_parquet() -> bytes:
+    import pyarrow
+    from pyarrow import parquet
+
+    table = pyarrow.table({
+        "produto": ["Café", "Pão", None], "valor": [12.5, 0.1 + 0.2, None], "pago": [True, False, None],
+        "data": [datetime.date(2024, 1, 31), None, None], "tags": [["a", "b"], [], None],
+        "foto": [b"\x89PNG", None, None], "dono": [{"nome": "Ana", "uf": None}, None, None],
+    })  # fmt: skip
+    return saved(lambda buffer: parquet.write_table(table, buffer))
