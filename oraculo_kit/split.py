@@ -1,57 +1,72 @@
-"""Documents to chunks, cut where a reader would, each knowing its place in the text it comes from.
+r"""Documents to chunks, cut where a reader would, each knowing its place in the text it comes from.
 
-The cuts are those of LangChain's ``RecursiveCharacterTextSplitter``: at blank lines, else at line ends, else at
-spaces, else anywhere. Markdown (``format="markdown"`` in the metadata) is cut at its headings first, and its chunks
-carry them as ``heading``: ``"Manual > Installation"``.
+Three splitters, chosen by ``ORACULO_SPLITTER``:
+
+- ``recursive``: at blank lines, else at line ends, else at spaces, else anywhere; exactly the cuts of LangChain's
+  ``RecursiveCharacterTextSplitter`` (:mod:`oraculo_kit.cutting`). Sizes are characters.
+- ``sentence``: whole sentences (:mod:`oraculo_kit.sentences`), overlap in whole sentences too; a sentence longer than
+  a chunk is cut as ``recursive`` does. Sizes are characters.
+- ``token``: as ``recursive``, but sizes are tokens (:mod:`oraculo_kit.tokens` says whose).
+
+Whichever it is, a document is cut by what it is: Markdown and reStructuredText at their headings first, and their
+chunks carry these as ``heading``: ``"Manual > Installation"``; source code before definitions
+(:mod:`oraculo_kit.code_levels`). Loaders say what it is under a private key, which is removed here. A document that
+comes with ``format="markdown"`` (or ``"rst"``, or an extension of source code, such as ``"py"``) is cut accordingly,
+and keeps it.
 
 Invariants:
 
 - ``text[start:end] == chunk.page_content`` for the text of the document that went in.
 - Chunks come in order, none is blank or longer than ``chunk_size``, and only whitespace lies between them.
 - No two chunks share a metadata dict, nor a list or dict inside it.
-
-**Offsets.** The splitter returns texts, and looking for them again is wrong where text repeats itself. But it looks
-at nothing except its separators and lengths. So it is given a twin of the text, in which every other character is
-replaced by one that stands for its own position, and the first character of a chunk says where it starts.
-
-A text that fits in one chunk is not cut at all, and LangChain's splitters (0.4 s to import) are not even imported.
+- No metadata of a document is lost. What it calls ``start`` and ``end`` itself, as transcripts do, its chunks have as
+  ``document_start`` and ``document_end``.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.formats.text import find_headings
+from oraculo_kit.code_levels import code_levels
+from oraculo_kit.cutting import RECURSIVE, Level, at_matches, cut_text
+from oraculo_kit.errors import SettingsError
+from oraculo_kit.formats.text import FORMAT_KEY
+from oraculo_kit.headings import FindHeadings, find_marked, find_sections, find_underlined
+from oraculo_kit.sentences import sentence_starts
+from oraculo_kit.settings import SPLITTERS
 
 if TYPE_CHECKING:
     from langchain_core.documents import Document
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
 
 __all__ = ["split_documents", "splitter_fingerprint"]
 
-_VERSION = "v1"  # changes whenever the same text would be cut otherwise: sources are then split again
+_VERSION = "v2"  # changes whenever the same text would be cut otherwise: sources are then split again
 
-_SEPARATORS = ("\n\n", "\n", " ", "")
-# The supplementary planes: no separator, and nothing that str.strip() removes, is in there.
-_FIRST_POSITION = 0x10000
-_POSITIONS = 0x110000 - _FIRST_POSITION
+_Cut = Callable[[str, int, int], list[tuple[int, int]]]
+
+# A block of code, such as a notebook's cell, begins a chunk rather than being cut in two.
+_MARKDOWN: tuple[Level, ...] = (at_matches(r"\n\n(?=```|~~~)"), *RECURSIVE)
+_SENTENCES: tuple[Level, ...] = (sentence_starts, *RECURSIVE)
+_HEADINGS: dict[str, FindHeadings] = {"markdown": find_marked, "rst": find_underlined}
+_OFFSETS = ("start", "end")
 
 
-def splitter_fingerprint(chunk_size: int, chunk_overlap: int) -> str:
+def splitter_fingerprint(chunk_size: int, chunk_overlap: int, splitter: str = "recursive") -> str:
     """Return a short text that changes whenever the cuts would.
 
     Examples
     --------
     >>> splitter_fingerprint(1000, 200)
-    'recursive:1000:200:v1'
+    'recursive:1000:200:v2'
     """
-    return f"recursive:{chunk_size}:{chunk_overlap}:{_VERSION}"
+    return f"{splitter}:{chunk_size}:{chunk_overlap}:{_VERSION}"
 
 
-def split_documents(documents: Sequence[Document], *, chunk_size: int, chunk_overlap: int) -> list[Document]:
+def split_documents(
+    documents: Sequence[Document], *, chunk_size: int, chunk_overlap: int, splitter: str = "recursive"
+) -> list[Document]:
     r"""Cut documents into chunks.
 
     Parameters
@@ -59,18 +74,22 @@ def split_documents(documents: Sequence[Document], *, chunk_size: int, chunk_ove
     documents : sequence of Document
         Left as they are.
     chunk_size : int
-        Characters that a chunk has at most.
+        What a chunk has at most: characters; for the splitter ``"token"``, tokens of the default embedder.
     chunk_overlap : int
-        Characters that a chunk repeats of the one before it, at most; less than `chunk_size`.
+        What a chunk repeats of the one before it, at most; in the same unit, less than `chunk_size`.
+    splitter : {"recursive", "sentence", "token"}
+        How text is cut; the module says how.
 
     Returns
     -------
     list of Document
-        With the metadata of their document and ``start`` and ``end``, offsets in its text. Documents without text
-        give none.
+        With the metadata of their document and ``start`` and ``end``, offsets in its text in characters, whatever the
+        splitter. Documents without text give none.
 
     Raises
     ------
+    SettingsError
+        If there is no such splitter.
     ValueError
         If the sizes contradict each other.
 
@@ -81,84 +100,79 @@ def split_documents(documents: Sequence[Document], *, chunk_size: int, chunk_ove
     >>> document = Document(page_content=text, metadata={"format": "markdown"})
     >>> for chunk in split_documents([document], chunk_size=1000, chunk_overlap=200):
     ...     print(chunk.metadata)
-    {'heading': 'Nota', 'start': 0, 'end': 20}
-    {'heading': 'Prazo', 'start': 22, 'end': 40}
+    {'format': 'markdown', 'heading': 'Nota', 'start': 0, 'end': 20}
+    {'format': 'markdown', 'heading': 'Prazo', 'start': 22, 'end': 40}
     """
+    if splitter not in SPLITTERS:
+        raise SettingsError(
+            f"the splitter is {splitter!r}, expected one of {', '.join(SPLITTERS)} (ORACULO_SPLITTER)"
+        )
     if not 0 <= chunk_overlap < chunk_size:
         raise ValueError(
             f"got chunk_size={chunk_size} and chunk_overlap={chunk_overlap}; expected 0 <= chunk_overlap < chunk_size"
         )
-    return [chunk for document in documents for chunk in _split_document(document, chunk_size, chunk_overlap)]
+    return [
+        chunk
+        for document in documents
+        for chunk in _split_document(document, chunk_size, chunk_overlap, splitter)
+    ]
 
 
-def _split_document(document: Document, size: int, overlap: int) -> Iterator[Document]:
+def _split_document(document: Document, size: int, overlap: int, splitter: str) -> Iterator[Document]:
     from langchain_core.documents import Document
 
     text = document.page_content
-    metadata = {key: value for key, value in document.metadata.items() if key != "format"}
+    format = document.metadata.get(FORMAT_KEY, document.metadata.get("format"))
+    format = format.lower() if isinstance(format, str) else ""
+    metadata = _kept(document.metadata)
     nested = any(isinstance(value, list | dict) for value in metadata.values())
-    is_markdown = document.metadata.get("format") == "markdown"
-    for first, last, heading in _sections(text) if is_markdown else [(0, len(text), "")]:
-        for start, end in _spans(text, first, last, size, overlap):
+    cut = _cutter(format, size, overlap, splitter)
+    headings = _HEADINGS.get(format)
+    for first, last, heading in find_sections(text, headings) if headings else [(0, len(text), "")]:
+        for start, end in cut(text, first, last):
+            piece = text[start:end]
+            start += len(piece) - len(piece.lstrip())
+            piece = piece.strip()
+            if not piece:
+                continue
             own = copy.deepcopy(metadata) if nested else dict(metadata)
             if heading:
                 own["heading"] = heading
-            own["start"], own["end"] = start, end
-            yield Document(page_content=text[start:end], metadata=own)
+            own["start"], own["end"] = start, start + len(piece)
+            yield Document(page_content=piece, metadata=own)
 
 
-def _spans(text: str, first: int, last: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    """Yield where the chunks of ``text[first:last]`` start and end."""
-    if last - first <= size:
-        pieces: Iterator[tuple[int, int]] = iter([(first, last)])
-    else:
-        pieces = _cuts(text[first:last], first, size, overlap)
-    for start, end in pieces:
-        piece = text[start:end]
-        start += len(piece) - len(piece.lstrip())
-        end = start + len(piece.strip())
-        if start < end:
-            yield start, end
+def _kept(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return a document's metadata as its chunks have it, without what they get of their own."""
+    kept = {key: value for key, value in metadata.items() if key != FORMAT_KEY and key not in _OFFSETS}
+    for key in _OFFSETS:
+        if key in metadata:
+            name = f"document_{key}"
+            while name in metadata:
+                name = f"document_{name}"
+            kept[name] = metadata[key]
+    return kept
 
 
-def _cuts(text: str, offset: int, size: int, overlap: int) -> Iterator[tuple[int, int]]:
-    import numpy as np
+def _cutter(format: str, size: int, overlap: int, splitter: str) -> _Cut:
+    """Return the function that cuts a section of such a document."""
+    levels = _levels(format, splitter)
 
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype="<u4")
-    positions = (np.arange(len(codes)) % _POSITIONS + _FIRST_POSITION).astype("<u4")
-    is_separator = (codes == ord(" ")) | (codes == ord("\n"))
-    twin = np.where(is_separator, codes, positions).tobytes().decode("utf-32-le")
-    before = 0
-    for chunk in _splitter(size, overlap).split_text(twin):
-        # Positions are known up to a multiple of _POSITIONS, and never go back.
-        start = before + (ord(chunk[0]) - _FIRST_POSITION - before) % _POSITIONS
-        before = start
-        yield offset + start, offset + start + len(chunk)
+    def cut(text: str, start: int, end: int) -> list[tuple[int, int]]:
+        if splitter == "token":
+            from oraculo_kit.tokens import cut_by_tokens
 
+            return cut_by_tokens(text, start, end, size=size, overlap=overlap, levels=levels)
+        if end - start <= size:
+            return [(start, end)]
+        return cut_text(text, start, end, size=size, overlap=overlap, levels=levels)
 
-@lru_cache(maxsize=8)
-def _splitter(size: int, overlap: int) -> RecursiveCharacterTextSplitter:
-    from langchain_text_splitters import RecursiveCharacterTextSplitter
-
-    return RecursiveCharacterTextSplitter(
-        separators=list(_SEPARATORS), chunk_size=size, chunk_overlap=overlap
-    )
+    return cut
 
 
-def _sections(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield the sections of a Markdown text: start, end, and the headings above it.
-
-    A heading that has no text of its own stays with the section that follows it.
-    """
-    path: list[tuple[int, str]] = []
-    start, body, name = 0, 0, ""
-    for offset, level, title in find_headings(text):
-        if text[body:offset].strip():
-            yield start, offset, name
-            start = offset
-        while path and path[-1][0] >= level:
-            path.pop()
-        path.append((level, title))
-        name = " > ".join(part for _, part in path)
-        body = text.find("\n", offset)
-    yield start, len(text), name
+def _levels(format: str, splitter: str) -> tuple[Level, ...]:
+    if code := code_levels(format):
+        return code
+    if splitter == "sentence":
+        return _SENTENCES
+    return _MARKDOWN if format == "markdown" else RECURSIVE
