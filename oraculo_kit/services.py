@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
+import socket
 import sys
 import threading
 import time
@@ -44,10 +46,11 @@ from oraculo_kit.errors import (
     SettingsError,
     StorageError,
     StoreLocationError,
+    StoreNotFoundError,
     StoreReadOnlyError,
 )
 from oraculo_kit.messages import N_, locale_language, supported_language, translator
-from oraculo_kit.settings import LOG_LEVELS, Settings, find_project_root, setting_variables
+from oraculo_kit.settings import LOG_LEVELS, Settings, find_project_root, is_url, setting_variables
 
 if TYPE_CHECKING:
     from oraculo_kit.storage import VetorStorage
@@ -247,6 +250,8 @@ def _start(
         say = _announcer(process, resolved.lang)
         say(logging.INFO, N_("Environment variables loaded successfully!"), context)
         started = time.perf_counter()
+        if context == "dask" and settings is not None:
+            _check_visible(settings.store)
         storage = _open_store(process, resolved)
         seconds["storage"] = time.perf_counter() - started
         say(logging.INFO, N_("VetorStorage configured successfully!"), context)
@@ -306,6 +311,7 @@ def _planned_environ(plan: EnvironmentPlan) -> dict[str, str]:
 
 
 def _open_store(process: _Process, settings: Settings) -> VetorStorage:
+    from oraculo_kit.embed import Embedder, EmbedOptions
     from oraculo_kit.storage import open_storage
 
     old = process.services
@@ -314,7 +320,7 @@ def _open_store(process: _Process, settings: Settings) -> VetorStorage:
     opened = partial(
         open_storage,
         settings.store,
-        settings.embedder,
+        Embedder(settings.embedder, EmbedOptions.of(settings)),
         durability=settings.durability,
         lock_timeout=settings.lock_timeout,
     )
@@ -327,8 +333,21 @@ def _open_store(process: _Process, settings: Settings) -> VetorStorage:
         raise
 
 
+def _check_visible(store: str) -> None:
+    """Refuse to make a store on a Dask worker: the caller's exists, so this is another machine, or was taken away."""
+    if not is_url(store) and not os.path.isdir(store):
+        raise StoreNotFoundError(
+            f"there is no store at {store} on {socket.gethostname()}, a Dask worker; a worker never makes one. If it runs on "
+            "another machine, let oraculo_kit.ingest(..., backend='dask') write from the caller, or use a store that all "
+            "machines reach, such as postgresql://..."
+        )
+
+
 def _store_settings(settings: Settings) -> tuple[Any, ...]:
-    return settings.store, settings.embedder, settings.durability, settings.lock_timeout
+    from oraculo_kit.embed import EmbedOptions
+
+    embedding = settings.embedder, EmbedOptions.of(settings)
+    return settings.store, embedding, settings.durability, settings.lock_timeout
 
 
 def _announcer(process: _Process, language: str) -> Callable[..., None]:
@@ -462,6 +481,48 @@ def ensure_services(settings: Settings | None = None, *, context: str | None = N
         return start_services(settings, context=context)
 
 
+def expect_services(settings: Settings, context: str) -> None:
+    """Load the environment of these settings now, and start the services with them when somebody asks for them.
+
+    For workers that may have no use for the store, or cannot see it: `get_services` or `ensure_services` opens it.
+    Services that are ready with these settings, or with the same store, stay in place.
+
+    Parameters
+    ----------
+    settings : Settings
+        The caller's resolved settings.
+    context : str
+        A key of `CONTEXTS`.
+
+    Raises
+    ------
+    EnvironmentSourceError
+        When the environment cannot be loaded.
+    ServicesFailedError
+        As `start_services`, where the store is open already.
+    """
+    process = _process
+    with process.lock:
+        ready = process.services
+        if ready is not None and ready.settings == settings:
+            return
+        if ready is not None and _store_settings(ready.settings) == _store_settings(settings):
+            start_services(settings, context=context)
+            return
+        stop_services()
+        _load_environment(process, settings, {})
+        process.inherited, process.context = settings, context
+
+
+def refuse_services(settings: Settings, context: str, reason: str) -> None:
+    """Let every task that asks for services with these settings fail with a reason."""
+    process = _process
+    with process.lock:
+        stop_services()
+        process.failure = _failure(ServicesError(reason), context)
+        process.failed_settings, process.failed_at, process.context = settings, math.inf, context
+
+
 def stop_services() -> None:
     """Stop the services and release their files and threads; stopped services stay stopped."""
     process = _process
@@ -526,10 +587,17 @@ def use(location: str | os.PathLike[str] | None = None, *, embedder: Any = None)
     """
     from oraculo_kit.settings import absolute_location
 
-    settings = ensure_services().settings
     if location is not None:
         location = absolute_location(location)
-    return start_services(settings.with_values(store=location, embedder=embedder))
+    changes = {
+        name: value for name, value in (("store", location), ("embedder", embedder)) if value is not None
+    }
+    process = _process
+    with process.lock:
+        if process.services is None and process.inherited is None:
+            # Not with the settings as they are, first: what keeps them from starting may be what is changed here.
+            return _start(process, None, process.context or found_context(), changes)
+        return start_services(ensure_services().settings.with_values(**changes))
 
 
 def services_state() -> ServicesState:

@@ -32,6 +32,7 @@ DEFAULT_EMBEDDER = "wordllama"
 LANGUAGES = ("en", "pt_BR")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DURABILITIES = ("power", "process")
+SPLITTERS = ("recursive", "sentence", "token")
 PROJECT_MARKERS = (".oraculo", ".env", "pyproject.toml")
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
@@ -82,7 +83,9 @@ def absolute_location(location: str | os.PathLike[str]) -> str:
     text = os.fspath(location)
     if not text.strip():
         raise SettingsError(f"the store is {text!r}, expected a path or URL")
-    return text if is_url(text) else os.path.abspath(os.path.expanduser(text))
+    if is_url(text):
+        return _with_catalog(text, str(find_project_root()), os.getcwd())
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def _integer(minimum: int, maximum: int) -> tuple[Callable[[str], int], str]:
@@ -112,6 +115,18 @@ def _choice(*accepted: str) -> tuple[Callable[[str], str], str]:
         return folded[text.casefold()]
 
     return parse, "one of " + ", ".join(accepted)
+
+
+_TRUE, _FALSE = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
+
+
+def _flag() -> tuple[Callable[[str], bool], str]:
+    values = dict.fromkeys(_TRUE, True) | dict.fromkeys(_FALSE, False)
+
+    def parse(text: str) -> bool:
+        return values[text.casefold()]
+
+    return parse, "true or false"
 
 
 def _language(text: str) -> str:
@@ -147,20 +162,68 @@ class Settings:
     embedder: Any = _setting(  # noqa: RUF009 - makes a field
         "ORACULO_EMBEDDER", DEFAULT_EMBEDDER, _TEXT, 'embedder: "wordllama" or LangChain\'s "provider:model"'
     )
+    embed_requests: int = _setting(
+        "ORACULO_EMBED_REQUESTS",
+        4,
+        _integer(1, 256),
+        "requests to a remote embedding model at a time, per process",
+    )
+    embed_rate: float = _setting(
+        "ORACULO_EMBED_RATE",
+        0.0,
+        _number(0, 1_000_000),
+        "requests to a remote embedding model per minute, by all processes; 0 for no limit",
+    )
+    embedding_cache_mb: float = _setting(
+        "ORACULO_EMBEDDING_CACHE_MB",
+        512.0,
+        _number(0, 1_000_000),
+        "largest cache of vectors, in MiB; 0 for none",
+    )
     chat_model: str = _setting(
         "ORACULO_CHAT_MODEL",
         "",
         _TEXT,
         'chat model of ask(): LangChain\'s "provider:model"; without one it gives extracts',
     )
+    splitter: str = _setting(
+        "ORACULO_SPLITTER", "recursive", _choice(*SPLITTERS), "how texts are cut into chunks"
+    )
     chunk_size: int = _setting(
-        "ORACULO_CHUNK_SIZE", 1000, _integer(50, 100_000), "longest chunk, in characters"
+        "ORACULO_CHUNK_SIZE",
+        1000,
+        _integer(50, 100_000),
+        'longest chunk, in characters; in tokens with the splitter "token"',
     )
     chunk_overlap: int = _setting(
-        "ORACULO_CHUNK_OVERLAP", 200, _integer(0, 99_999), "characters shared by neighbouring chunks"
+        "ORACULO_CHUNK_OVERLAP",
+        200,
+        _integer(0, 99_999),
+        "characters shared by neighbouring chunks, at most; or tokens",
     )
     max_file_mb: float = _setting(
         "ORACULO_MAX_FILE_MB", 100.0, _number(0.001, 100_000), "largest document that is read, in MiB"
+    )
+    fix_text: bool = _setting(
+        "ORACULO_FIX_TEXT", False, _flag(), "repair text that was once decoded with the wrong encoding"
+    )
+    extract_seconds: float = _setting(
+        "ORACULO_EXTRACT_SECONDS",
+        120.0,
+        _number(0.1, 86_400),
+        "longest time to read one document, in seconds",
+    )
+    extract_memory_mb: int = _setting(
+        "ORACULO_EXTRACT_MEMORY_MB",
+        2048,
+        _integer(128, 1_000_000),
+        "most memory to read one document with, in MiB",
+    )
+    url_allow: str = _setting(
+        "ORACULO_URL_ALLOW", "", _TEXT, "hosts and networks that documents may be fetched from, besides public ones"
+    )
+    url_timeout: float = _setting(
+        "ORACULO_URL_TIMEOUT", 60.0, _number(0.1, 3600), "longest time to fetch one document, in seconds"
     )
     durability: str = _setting(
         "ORACULO_DURABILITY", "power", _choice(*DURABILITIES), "what an acknowledged write survives"
@@ -349,5 +412,27 @@ def _absolute_store(store: str, root: str) -> str:
     if not store:
         return os.path.join(root, ".oraculo", "store")
     if is_url(store):
-        return store
+        return _with_catalog(store, root, root)
     return os.path.normpath(os.path.join(root, os.path.expanduser(store)))
+
+
+def _with_catalog(store: str, root: str, folder: str) -> str:
+    """Complete ``langchain:package.module:factory`` by the absolute folder of its catalog; other URLs stay.
+
+    Examples
+    --------
+    >>> _with_catalog("langchain:base.engines:qdrant", "/project", "/project").replace(os.sep, "/")
+    'langchain:base.engines:qdrant?catalog=/project/.oraculo/engines/base.engines.qdrant'
+    """
+    name, _, query = store.partition("?")
+    scheme, _, engine = name.partition(":")
+    if scheme.lower() != "langchain":
+        return store
+    from urllib.parse import quote, unquote
+
+    if query and not query.startswith("catalog="):
+        return store  # the store refuses it when it is opened
+    given = unquote(query.removeprefix("catalog="))
+    default = os.path.join(root, ".oraculo", "engines", engine.replace(":", "."))
+    catalog = os.path.normpath(os.path.join(folder, os.path.expanduser(given))) if given else default
+    return f"{name}?catalog={quote(catalog, safe=chr(92) + '/:')}"

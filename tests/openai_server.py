@@ -1,13 +1,17 @@
-"""A server on the loopback interface that speaks the OpenAI protocol: chat completions, whole or as a stream.
+"""A server on the loopback interface that speaks the OpenAI protocol, and Ollama's for embeddings.
+
+Chat completions are answered whole or as a stream, embeddings by vectors that depend on the text alone.
 
 What it answers is set per test (`OpenAIServer.route`), from the parts below; what it was asked is in ``requests``. The
-real client of ``langchain-openai`` talks to it.
+real clients of ``langchain-openai`` and ``langchain-ollama`` talk to it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -37,6 +41,11 @@ class Request:
     def user(self) -> str:
         return next(message["content"] for message in self.body["messages"] if message["role"] == "user")
 
+    @property
+    def texts(self) -> list[str]:
+        given = self.body["input"]
+        return [given] if isinstance(given, str) else list(given)
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -51,7 +60,9 @@ class Handler(BaseHTTPRequestHandler):
         self.server.requests.append(self.asked)
         self.close_connection = True
         try:
-            if self.path != "/v1/chat/completions":
+            if self.path == "/api/embed":  # Ollama knows no key
+                self.server.route(self)
+            elif self.path not in ("/v1/chat/completions", "/v1/embeddings"):
                 fails(404, f"Invalid URL (POST {self.path})")(self)
             elif headers.get("authorization") != f"Bearer {KEY}":
                 fails(401, f"Incorrect API key provided: {headers.get('authorization')}", "invalid_api_key")(
@@ -123,6 +134,11 @@ class OpenAIServer(ThreadingHTTPServer):
         self.server_close()
         self.thread.join(5)
 
+    @property
+    def texts(self) -> list[str]:
+        """Every text that was to be embedded, in the order in which they came."""
+        return [text for request in self.requests for text in request.texts]
+
 
 USAGE = {"prompt_tokens": 100, "completion_tokens": 20, "total_tokens": 120}
 
@@ -185,6 +201,57 @@ def says(
         handler.write(b"")
 
     return route
+
+
+def vector_of(text: str, dimension: int = 8) -> list[float]:
+    """Return the vector that a text gets: numbers from its digest."""
+    digest = hashlib.blake2b(text.encode(), digest_size=dimension).digest()
+    return [float(byte) + 1 for byte in digest]
+
+
+def embeds(change: Callable[[list[str], list[Any]], list[Any]] | None = None, seconds: float = 0.0) -> Route:
+    """Answer with embeddings, in the words of the protocol that was spoken.
+
+    Parameters
+    ----------
+    change : callable, optional
+        Given the texts and their vectors, returns the vectors to send.
+    seconds : float
+        How long the answer takes.
+    """
+
+    def route(handler: Handler) -> None:
+        time.sleep(seconds)
+        texts = handler.asked.texts
+        vectors: list[Any] = [vector_of(text) for text in texts]
+        if change is not None:
+            vectors = change(texts, vectors)
+        model = handler.asked.body["model"]
+        if handler.path == "/api/embed":
+            handler.send(json.dumps({"model": model, "embeddings": vectors}).encode())
+            return
+        data = [{"object": "embedding", "index": at, "embedding": one} for at, one in enumerate(vectors)]
+        answer = {"object": "list", "model": model, "data": data, "usage": USAGE}
+        handler.send(json.dumps(answer).encode())
+
+    return route
+
+
+def refuses(is_refused: Callable[[str], bool], status: int = 400) -> Route:
+    """Refuse a request that holds certain texts, and answer the others."""
+
+    def route(handler: Handler) -> None:
+        answer = (
+            fails(status, "This text is too long.") if any(map(is_refused, handler.asked.texts)) else embeds()
+        )
+        answer(handler)
+
+    return route
+
+
+def hangs_up(handler: Handler) -> None:
+    """Close the connection without a word."""
+    handler.connection.shutdown(socket.SHUT_RDWR)
 
 
 def fails(status: int, message: str = "It failed.", code: str | None = None, **headers: str) -> Route:

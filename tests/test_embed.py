@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import subprocess
 import sys
@@ -134,6 +135,27 @@ def test_copies_of_an_embedder_object_are_equal_and_show_no_secret() -> None:
     assert hash(copy) == hash(wrapped)
     assert "sk-very" not in repr(wrapped)
     assert EmbedderObject.wrap(_Keyed("other")) != wrapped
+
+
+def test_an_embedder_object_is_unpickled_once_per_process_and_only_when_it_is_used() -> None:
+    content = pickle.dumps(EmbedderObject.wrap(_Counted()))
+    gc.collect()
+    _Counted.unpickled = 0
+    copies = [pickle.loads(content) for _ in range(5)]
+    assert _Counted.unpickled == 0
+    assert len({id(copy.embeddings) for copy in copies}) == 1
+    assert _Counted.unpickled == 1
+
+
+class _Counted(_Broken):
+    unpickled = 0
+
+    def __init__(self) -> None:
+        super().__init__([[1.0]])
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        type(self).unpickled += 1
+        self.__dict__.update(state)
 
 
 class _Keyed(_Broken):

@@ -89,6 +89,10 @@ def test_every_setting_says_its_variable_what_it_accepts_and_what_it_means() -> 
         ("ORACULO_MAX_FILE_MB", "0", "a number from 0.001 to 100000"),
         ("ORACULO_LOCK_TIMEOUT", "1,5", "a number from 0.1 to 86400"),
         ("ORACULO_WORKER_THREADS", "many", "a whole number from 0 to 1024"),
+        ("ORACULO_EMBED_REQUESTS", "0", "a whole number from 1 to 256"),
+        ("ORACULO_EMBED_RATE", "-1", "a number from 0 to 1e+06"),
+        ("ORACULO_EMBEDDING_CACHE_MB", "big", "a number from 0 to 1e+06"),
+        ("ORACULO_FIX_TEXT", "maybe", "true or false"),
         ("ORACULO_DURABILITY", "full", "one of power, process"),
         ("ORACULO_LANG", "de", "one of en, pt_BR"),
         ("ORACULO_LOG_LEVEL", "loud", "one of DEBUG, INFO, WARNING, ERROR, CRITICAL"),
@@ -135,6 +139,18 @@ def test_values_are_read_without_regard_to_case_and_surrounding_blanks() -> None
     environ = {"ORACULO_LOG_LEVEL": " debug ", "ORACULO_DURABILITY": "Process", "ORACULO_LANG": "pt-br"}
     settings = Settings.resolve(environ=environ)
     assert (settings.log_level, settings.durability, settings.lang) == ("DEBUG", "process", "pt_BR")
+
+
+@pytest.mark.parametrize("given", ["true", "True", "1", " yes ", "ON", True])
+def test_a_flag_is_set_by_any_usual_word(given: object) -> None:
+    assert Settings.resolve(environ={"ORACULO_FIX_TEXT": str(given)}).fix_text is True
+    assert resolve(fix_text=given).fix_text is True
+
+
+@pytest.mark.parametrize("given", ["false", "0", "No", "off", False])
+def test_a_flag_is_cleared_by_any_usual_word(given: object) -> None:
+    assert Settings.resolve(environ={"ORACULO_FIX_TEXT": str(given)}).fix_text is False
+    assert resolve(fix_text=given).fix_text is False
 
 
 def test_with_values_compares_with_the_present_values_not_with_the_defaults() -> None:
@@ -187,6 +203,7 @@ def test_where_a_value_came_from_does_not_make_settings_differ() -> None:
         {"lang": "pt_BR"},
         {"log_level": "ERROR"},
         {"max_file_mb": 99},
+        {"fix_text": True},
         {"worker_threads": 1},
         {"lock_timeout": 1},
     ],

@@ -17,12 +17,13 @@ from oraculo_kit.answering.passages import MAX_CHARS, select_passages
 from oraculo_kit.answering.prompts import question_language
 from oraculo_kit.answering.streams import AnswerStream, Asked, AsyncAnswerStream, Writing
 from oraculo_kit.errors import QueryError
-from oraculo_kit.retrieval import search
+from oraculo_kit.retrieval import search_in
 from oraculo_kit.services import ensure_services
 from oraculo_kit.storage.base import SearchKeywords
 
 if TYPE_CHECKING:
     from oraculo_kit.answering.answers import Answer
+    from oraculo_kit.storage.base import VetorStorage
     from oraculo_kit.storage.filters import Filter
 
 
@@ -33,6 +34,7 @@ class _Options(SearchKeywords, total=False):
     rerank: Any
     max_chars: int
     timeout: float
+    store: VetorStorage | None
 
 
 @overload
@@ -53,6 +55,7 @@ def ask(
     stream: bool = False,
     max_chars: int = MAX_CHARS,
     timeout: float = TIMEOUT,
+    store: VetorStorage | None = None,
     **search_options: Any,
 ) -> Answer | AnswerStream:
     """Answer a question from the base, with numbered citations.
@@ -75,6 +78,8 @@ def ask(
         Seconds that the provider's client waits for the model's next bytes, per attempt; it makes two more attempts
         after a transient failure, and honours a pause of up to 60 s that the server asks for. For a model given by
         name; an object has its own limits.
+    store : VetorStorage, optional
+        Another base than that of the services.
 
     Returns
     -------
@@ -108,6 +113,7 @@ def ask(
         rerank=rerank,
         max_chars=max_chars,
         timeout=timeout,
+        store=store,
         **search_options,
     )
     if stream:
@@ -177,6 +183,7 @@ def _retrieve(
     model: Any = None,
     max_chars: int = MAX_CHARS,
     timeout: float = TIMEOUT,
+    store: VetorStorage | None = None,
     **search_options: Any,
 ) -> Asked:
     started = time.perf_counter()
@@ -187,7 +194,7 @@ def _retrieve(
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:
         raise QueryError(f"timeout is {timeout!r}, expected a number of seconds above 0")
     settings = ensure_services().settings
-    results = search(question, k, **search_options)
+    results = search_in(store, question, k, **search_options)
     return Asked(
         question,
         results,

@@ -13,11 +13,12 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
-from collections.abc import Iterator, Mapping
 from typing import Any
 
+from oraculo_kit.embedding.failures import error_chain, http_status
 from oraculo_kit.environment import redact
-from oraculo_kit.environment.record import remember_secrets, safe_cause
+from oraculo_kit.environment.held import remember_keys, short_reason
+from oraculo_kit.environment.record import safe_cause
 from oraculo_kit.errors import ChatModelError
 
 TIMEOUT = 60.0
@@ -61,9 +62,6 @@ _KEYS = {
 _METHODS = ("invoke", "stream", "ainvoke", "astream")
 _EXAMPLES = '"openai:gpt-4o-mini" or "ollama:llama3.2"'
 _TOO_LONG = re.compile(r"context[ _](?:length|window|size)|prompt is too long|too many tokens", re.IGNORECASE)
-_LOOKS_LIKE_A_KEY = re.compile(
-    r"\b(?:sk|gsk|xai|hf|pplx)[-_][\w*-]{6,}|\bAIza[\w-]{10,}|(?i:bearer)\s+[\w.~+/=-]{6,}"
-)
 
 
 def load_chat_model(choice: Any, timeout: float = TIMEOUT) -> Any:
@@ -87,7 +85,7 @@ def load_chat_model(choice: Any, timeout: float = TIMEOUT) -> Any:
                 f"got {_kind(choice)} as chat model, expected a LangChain chat model or a name such as "
                 f"{_EXAMPLES}"
             )
-        remember_secrets(_held_secrets(choice))
+        remember_keys(choice)
         return choice
     provider = choice.partition(":")[0] if ":" in choice else ""
     limits: dict[str, Any] = {}
@@ -104,7 +102,7 @@ def load_chat_model(choice: Any, timeout: float = TIMEOUT) -> Any:
         failure = _not_loaded(choice, provider, exc)
     if failure is not None:
         raise failure  # outside the handler: the context of an error travels with it, and may hold a key
-    remember_secrets(_held_secrets(model))
+    remember_keys(model)
     return model
 
 
@@ -133,7 +131,7 @@ def chat_error(choice: Any, exc: BaseException, timeout: float | None = None) ->
     timeout : float, optional
         The limit that was set, for the message.
     """
-    status = _status(exc)
+    status = http_status(exc)
     error = ChatModelError(f"the chat model {model_name(choice)} {_what(choice, exc, status, timeout)}")
     error.status = status
     error.__cause__ = safe_cause(exc)
@@ -168,7 +166,7 @@ def _what(choice: Any, exc: BaseException, status: int | None, timeout: float | 
     said = f" It said: {short_reason(exc)}"
     provider = choice.partition(":")[0] if isinstance(choice, str) else ""
     key = _KEYS.get(provider, "its API key")
-    names = " ".join(kind.__name__ for each in _chain(exc) for kind in type(each).__mro__).casefold()
+    names = " ".join(kind.__name__ for each in error_chain(exc) for kind in type(each).__mro__).casefold()
     if status in (401, 403):
         return f"refused the request (HTTP {status}). Check {key} and what that key may use.{said}"
     if status == 404:
@@ -189,58 +187,6 @@ def _what(choice: Any, exc: BaseException, status: int | None, timeout: float | 
     if "connect" in names or "protocolerror" in names:
         return f"cannot be reached, or broke the connection. Check the network and the base URL.{said}"
     return f"failed.{said}"
-
-
-def _chain(exc: BaseException) -> Iterator[BaseException]:
-    seen: set[int] = set()
-    each: BaseException | None = exc
-    while each is not None and id(each) not in seen:
-        seen.add(id(each))
-        yield each
-        each = each.__cause__ or each.__context__
-
-
-def _status(exc: BaseException) -> int | None:
-    for each in _chain(exc):
-        for holder in (each, getattr(each, "response", None)):
-            for name in ("status_code", "http_status", "code"):
-                value = getattr(holder, name, None)
-                if isinstance(value, int) and 400 <= value < 600:
-                    return value
-    return None
-
-
-def short_reason(exc: BaseException) -> str:
-    """Return an error's class and the beginning of its text, without secrets."""
-    text = _LOOKS_LIKE_A_KEY.sub("***", redact(" ".join(str(exc).split())))
-    return f"{type(exc).__name__}: {text[:300]}"
-
-
-def _held_secrets(model: Any) -> set[str]:
-    """Return the keys that a model object holds, also one inside another (fallbacks, bound arguments)."""
-    found: set[str] = set()
-    todo, seen = [model], set()
-    while todo:
-        one = todo.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        reveal = getattr(one, "get_secret_value", None)
-        if callable(reveal):
-            value = reveal()
-            found.update([value] if isinstance(value, str) else [])
-        elif isinstance(one, Mapping):
-            # Headers and other arguments are plain texts; their names tell.
-            found.update(v for k, v in one.items() if isinstance(v, str) and _SECRET_NAME.search(str(k)))
-            todo.extend(value for value in one.values() if not isinstance(value, str))
-        elif isinstance(one, list | tuple):
-            todo.extend(one)
-        elif hasattr(type(one), "model_fields"):
-            todo.append(dict(vars(one)))
-    return {secret for secret in found if secret.strip()}
-
-
-_SECRET_NAME = re.compile(r"key|token|secret|password|authorization", re.IGNORECASE)
 
 
 def _kind(choice: Any) -> str:

@@ -202,6 +202,11 @@ class AnswerStream(Iterator[str]):
             yield piece
 
     @property
+    def passages(self) -> tuple[Passage, ...]:
+        """The numbered sources that the model reads: ``passages[0]`` is [1]. Known before its first word."""
+        return self._asked.passages
+
+    @property
     def answer(self) -> Answer:
         """The finished answer; what has not been read yet is read now. After `close`, what was written until then.
 

@@ -99,7 +99,7 @@ def fetch(url: str, *, headers: Mapping[str, str], etag: str, deadline: Deadline
     own = dict(headers)
     if target.userinfo and not any(name.casefold() == "authorization" for name in own):
         own.update(urllib3.make_headers(basic_auth=unquote(target.userinfo)))
-    context = _ssl_context()
+    context = ssl_context()
     failure = _TransientError("was not asked: no time was left")
     for attempt in range(ATTEMPTS):
         try:
@@ -250,7 +250,8 @@ def _manager(current: SourceUrl, context: ssl.SSLContext) -> urllib3.PoolManager
     )
 
 
-def _ssl_context() -> ssl.SSLContext:
+def ssl_context() -> ssl.SSLContext:
+    """Return what checks certificates: by the authorities that the environment names, or the system's."""
     for variable in CA_VARIABLES:
         bundle = os.environ.get(variable, "").strip()
         if not bundle:
