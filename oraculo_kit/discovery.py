@@ -7,6 +7,7 @@ Invariants:
 - The order depends on names alone: each folder sorted by name, depth first; folders behind symlinks after the
   rest of their root. So a file is found under its real folder, whatever links lead there too.
 - Every folder is listed once, told by device and inode, so links cannot make the walk endless.
+- A folder whose ``.oraculoignore`` cannot be read is not listed: what it was to leave out may be secret.
 - One ``os.stat`` per entry and no ``resolve()``: 20,000 files list in 0.3 s.
 """
 
@@ -24,13 +25,15 @@ from pathlib import Path
 
 from oraculo_kit.errors import SourceError, SourceNotFoundError, SourceUnreadableError, UnsupportedFormatError
 from oraculo_kit.formats import extension_of, is_supported
+from oraculo_kit.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules, is_left_out, parse_ignore_file
 
-__all__ = ["FoundFile", "find_files", "source_key"]
+__all__ = ["FoundFile", "find_files", "is_archive", "is_passed_over", "matches_glob", "source_key"]
 
 _Identity = tuple[int, int]
 
 _JUNK_NAMES = frozenset({"__pycache__", "node_modules"})  # others (.git, .venv, .oraculo) are hidden anyway
 _OFFICE_LOCK = "~$"  # beside every document that Word has open: "~$port.docx"
+_OURS = frozenset({IGNORE_FILE, ".oraculo"})  # never sources, whatever an ignore file takes in
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -56,6 +59,8 @@ class FoundFile:
         Time of the last change, in nanoseconds since 1970; 0 where unknown.
     error : SourceError or None
         Why this cannot be ingested.
+    named : bool
+        Given itself, and not met in a folder.
     """
 
     path: Path
@@ -63,6 +68,7 @@ class FoundFile:
     size: int = 0
     mtime_ns: int = 0
     error: SourceError | None = None
+    named: bool = False
 
 
 def source_key(path: str | os.PathLike[str]) -> str:
@@ -90,7 +96,9 @@ def find_files(
     """List files, and folders with all they hold.
 
     Hidden names (a leading dot), ``__pycache__``, ``node_modules`` and Office lock files are passed over where a
-    folder holds them, but not where they are named themselves.
+    folder holds them, but not where they are named themselves; so is what an ``.oraculoignore`` in the folder, or in
+    one below it, leaves out (:mod:`oraculo_kit.ignoring`), which may also take hidden names in. Links to files and
+    folders are followed.
 
     Parameters
     ----------
@@ -122,7 +130,7 @@ class _Walk:
         self._glob = glob
         self._listed: dict[str, str] = {}
         self._folders: set[_Identity] = set()
-        self._links: deque[tuple[str, tuple[_Identity, ...]]] = deque()
+        self._links: deque[tuple[str, tuple[_Identity, ...], tuple[IgnoreRules, ...]]] = deque()
 
     def root(self, given: str) -> Iterator[FoundFile]:
         if not given or "\0" in given:
@@ -135,23 +143,25 @@ class _Walk:
             yield _fault(path, _explain(path, exc))
             return
         if not stat.S_ISDIR(info.st_mode):
-            yield from self._file(path, info)
+            yield from self._file(path, info, named=True)
             return
-        yield from self._folder(path, path, _ancestors(path))
+        yield from self._folder(path, path, _ancestors(path), ())
         while self._links:
-            link, above = self._links.popleft()
+            link, above, rules = self._links.popleft()
             if _identity(link) in above:
                 yield _fault(link, _loop(link))
             else:
-                yield from self._folder(link, path, above)
+                yield from self._folder(link, path, above, rules)
 
-    def _folder(self, top: str, root: str, above: tuple[_Identity, ...]) -> Iterator[FoundFile]:
+    def _folder(
+        self, top: str, root: str, above: tuple[_Identity, ...], outer: tuple[IgnoreRules, ...]
+    ) -> Iterator[FoundFile]:
         """List a folder and those in it, without recursion: a path may be a thousand folders deep."""
-        open_folders: list[tuple[Iterator[os.DirEntry[str]], tuple[_Identity, ...]]] = []
-        entering: tuple[str, tuple[_Identity, ...]] | None = (top, above)
+        open_folders: list[_OpenFolder] = []
+        entering: tuple[str, tuple[_Identity, ...], tuple[IgnoreRules, ...]] | None = (top, above, outer)
         while entering or open_folders:
             if entering:
-                path, chain = entering
+                path, chain, rules = entering
                 entering = None
                 try:
                     identity = _identity(path)
@@ -163,42 +173,44 @@ class _Walk:
                 except OSError as exc:
                     yield _fault(path, _explain(path, exc))
                     continue
-                open_folders.append((iter(listing), (*chain, identity)))
-            entry = next(open_folders[-1][0], None)
+                if any(entry.name == IGNORE_FILE for entry in listing):
+                    try:
+                        rules = (*rules, _ignore_rules(path))
+                    except SourceError as exc:
+                        yield _fault(os.path.join(path, IGNORE_FILE), exc)
+                        continue
+                open_folders.append(_OpenFolder(iter(listing), (*chain, identity), rules))
+            folder = open_folders[-1]
+            entry = next(folder.entries, None)
             if entry is None:
                 open_folders.pop()
                 continue
-            if _is_passed_over(entry.name):
+            if entry.name in _OURS or (not folder.rules and is_passed_over(entry.name)):
                 continue
             try:
                 info = entry.stat()
                 is_link = entry.is_symlink()
             except OSError as exc:
-                yield _fault(entry.path, _explain(entry.path, exc))
+                if not folder.leaves_out(entry, False):
+                    yield _fault(entry.path, _explain(entry.path, exc))
                 continue
-            if not stat.S_ISDIR(info.st_mode):
-                if self._matches(entry, root):
+            is_folder = stat.S_ISDIR(info.st_mode)
+            if folder.leaves_out(entry, is_folder):
+                continue
+            if not is_folder:
+                if matches_glob(self._glob, entry.path[len(root.rstrip(os.sep)) + 1 :]):
                     yield from self._file(entry.path, info)
             elif is_link:
-                self._links.append((entry.path, open_folders[-1][1]))
+                self._links.append((entry.path, folder.chain, folder.rules))
             else:
-                entering = (entry.path, open_folders[-1][1])
+                entering = (entry.path, folder.chain, folder.rules)
 
-    def _matches(self, entry: os.DirEntry[str], root: str) -> bool:
-        if self._glob is None:
-            return True
-        if "/" not in self._glob:
-            return fnmatch.fnmatch(entry.name, self._glob)
-        below = entry.path[len(root.rstrip(os.sep)) + 1 :].replace(os.sep, "/")
-        # The slash in front lets "**/" stand for no folder at all.
-        return fnmatch.fnmatch(below, self._glob) or fnmatch.fnmatch("/" + below, self._glob)
-
-    def _file(self, path: str, info: os.stat_result) -> Iterator[FoundFile]:
+    def _file(self, path: str, info: os.stat_result, *, named: bool = False) -> Iterator[FoundFile]:
         key = _key(path)
         listed = self._listed.get(key)
         if listed is None:
             self._listed[key] = path
-            yield FoundFile(Path(path), key, info.st_size, info.st_mtime_ns, _file_error(path, info))
+            yield FoundFile(Path(path), key, info.st_size, info.st_mtime_ns, _file_error(path, info), named)
         elif listed != path:
             reason = (
                 "another file here has the same name once it is written in Unicode NFC; rename one of them"
@@ -206,11 +218,76 @@ class _Walk:
             yield _fault(path, SourceUnreadableError(f"{key}: {reason}"))
 
 
+@dataclass(slots=True)
+class _OpenFolder:
+    """A folder whose entries are being gone through."""
+
+    entries: Iterator[os.DirEntry[str]]
+    chain: tuple[_Identity, ...]
+    rules: tuple[IgnoreRules, ...]
+
+    def leaves_out(self, entry: os.DirEntry[str], is_folder: bool) -> bool:
+        if not self.rules:
+            return False  # what is passed over anyway was so already
+        verdict = is_left_out(entry.path, self.rules, is_folder=is_folder)
+        return is_passed_over(entry.name) if verdict is None else verdict
+
+
+def matches_glob(glob: str | None, below: str) -> bool:
+    """Tell whether a file is among those that a glob chooses.
+
+    Parameters
+    ----------
+    glob : str or None
+        As for `find_files`.
+    below : str
+        The file's path from the given folder on.
+
+    Examples
+    --------
+    >>> [matches_glob(glob, "2024/a.pdf") for glob in ("*.pdf", "2024/*", "**/a.*", "a.pdf/*", None)]
+    [True, True, True, False, True]
+    """
+    if glob is None:
+        return True
+    below = below.replace(os.sep, "/")
+    if "/" not in glob:
+        return fnmatch.fnmatch(below.rpartition("/")[2], glob)
+    # The slash in front lets "**/" stand for no folder at all.
+    return fnmatch.fnmatch(below, glob) or fnmatch.fnmatch("/" + below, glob)
+
+
+def is_archive(name: str) -> bool:
+    """Tell a zip archive, which is gone into, from a file: by its name, unless a loader reads files named so."""
+    return extension_of(name) == ".zip" and not is_supported(name)
+
+
+def _ignore_rules(folder: str) -> IgnoreRules:
+    path = os.path.join(folder, IGNORE_FILE)
+    try:
+        # What is no regular file may never end, and opening it may never return.
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            raise SourceUnreadableError(f"{_key(path)}: not a regular file; expected patterns, one per line")
+        with open(path, "rb") as file:
+            content = file.read(MAX_IGNORE_BYTES + 1)
+    except SourceError:
+        raise
+    except OSError as exc:
+        raise SourceUnreadableError(
+            f"{_key(path)}: {exc.strerror or exc}; without it nobody knows what to leave out, so its folder was not "
+            "listed. Make it readable, or remove it"
+        ) from exc
+    if len(content) > MAX_IGNORE_BYTES:
+        raise SourceUnreadableError(f"{_key(path)}: over 1 MiB; expected patterns, one per line. Shorten it")
+    return parse_ignore_file(content, folder)
+
+
 def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
 
 
-def _is_passed_over(name: str) -> bool:
+def is_passed_over(name: str) -> bool:
+    """Tell names that no listing of a folder gives."""
     return name.startswith((".", _OFFICE_LOCK)) or name in _JUNK_NAMES
 
 
@@ -239,7 +316,7 @@ def _file_error(path: str, info: os.stat_result) -> SourceError | None:
         return SourceUnreadableError(
             f"{_key(path)}: not a regular file but {kind}; expected a file or folder"
         )
-    if not is_supported(path):
+    if not is_supported(path) and not is_archive(path):
         extension = extension_of(path)
         named = f"the extension {extension!r} is unknown" if extension else "the name has no extension"
         return UnsupportedFormatError(
