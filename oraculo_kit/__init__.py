@@ -20,17 +20,25 @@ __version__ = "0.1.0"
 _HOMES = {
     "Answer": "answering.answers",
     "AnswerStream": "answering.streams",
+    "AskExplorer": "widgets.ask",
     "EnvironmentPlan": "environment",
     "FaissVetorStorage": "storage.faiss",
     "Feedback": "storage.feedback",
     "Hit": "storage.results",
+    "IngestEvent": "events",
+    "IngestHandle": "handles",
+    "IngestMonitor": "widgets.ingest",
+    "IngestProgress": "events",
     "IngestReport": "report",
+    "MapExplorer": "widgets.map",
     "OraculoRetriever": "retriever",
+    "SearchExplorer": "widgets.search",
     "SearchResults": "storage.results",
     "Services": "services",
     "ServicesPlugin": "dask",
     "Settings": "settings",
     "SourceOutcome": "report",
+    "StoreBrowser": "widgets.store",
     "VetorStorage": "storage",
     "aask": "answering.asking",
     "ask": "answering.asking",
@@ -38,6 +46,7 @@ _HOMES = {
     "doctor": "diagnostics",
     "ensure_services": "services",
     "evaluate": "evaluating.evaluation",
+    "explore": "widgets.tabs",
     "feedback": "answering.answers",
     "get_services": "services",
     "import_langchain_faiss": "langchain_import",
@@ -46,11 +55,14 @@ _HOMES = {
     "initialize_worker": "parallel",
     "open_storage": "storage",
     "parallel_services": "parallel",
+    "project_base": "projection",
     "register_loader": "load",
     "reload_services": "services",
     "remove": "retrieval",
     "repair_store": "storage.repairing",
     "restore_store": "storage.copies",
+    "run_report": "history",
+    "runs": "history",
     "search": "retrieval",
     "search_tool": "retriever",
     "set_environ_remote": "environment",
@@ -65,17 +77,25 @@ _HOMES = {
 __all__ = [
     "Answer",
     "AnswerStream",
+    "AskExplorer",
     "EnvironmentPlan",
     "FaissVetorStorage",
     "Feedback",
     "Hit",
+    "IngestEvent",
+    "IngestHandle",
+    "IngestMonitor",
+    "IngestProgress",
     "IngestReport",
+    "MapExplorer",
     "OraculoRetriever",
+    "SearchExplorer",
     "SearchResults",
     "Services",
     "ServicesPlugin",
     "Settings",
     "SourceOutcome",
+    "StoreBrowser",
     "VetorStorage",
     "__version__",
     "aask",
@@ -85,6 +105,7 @@ __all__ = [
     "ensure_services",
     "errors",
     "evaluate",
+    "explore",
     "feedback",
     "get_services",
     "import_langchain_faiss",
@@ -94,11 +115,14 @@ __all__ = [
     "load_ipython_extension",
     "open_storage",
     "parallel_services",
+    "project_base",
     "register_loader",
     "reload_services",
     "remove",
     "repair_store",
     "restore_store",
+    "run_report",
+    "runs",
     "search",
     "search_tool",
     "set_environ_remote",
@@ -121,10 +145,14 @@ if TYPE_CHECKING:
     from oraculo_kit.environment import EnvironmentPlan, set_environ_remote
     from oraculo_kit.evaluating.comparison import compare
     from oraculo_kit.evaluating.evaluation import evaluate
+    from oraculo_kit.events import IngestEvent, IngestProgress
+    from oraculo_kit.handles import IngestHandle
+    from oraculo_kit.history import run_report, runs
     from oraculo_kit.ingestion import ingest, ingest_task
     from oraculo_kit.langchain_import import import_langchain_faiss
     from oraculo_kit.load import register_loader
     from oraculo_kit.parallel import initialize_worker, parallel_services
+    from oraculo_kit.projection import project_base
     from oraculo_kit.report import IngestReport, SourceOutcome
     from oraculo_kit.retrieval import remove, search, sources
     from oraculo_kit.retriever import OraculoRetriever, search_tool
@@ -145,6 +173,12 @@ if TYPE_CHECKING:
     from oraculo_kit.storage.feedback import Feedback
     from oraculo_kit.storage.repairing import repair_store
     from oraculo_kit.storage.results import Hit, SearchResults
+    from oraculo_kit.widgets.ask import AskExplorer
+    from oraculo_kit.widgets.ingest import IngestMonitor
+    from oraculo_kit.widgets.map import MapExplorer
+    from oraculo_kit.widgets.search import SearchExplorer
+    from oraculo_kit.widgets.store import StoreBrowser
+    from oraculo_kit.widgets.tabs import explore
 
 
 def __getattr__(name: str) -> Any:

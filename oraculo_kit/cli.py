@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from oraculo_kit import __version__
+from oraculo_kit.cli_ingest import add_ingest_commands
 from oraculo_kit.cli_store import add_store_commands
 from oraculo_kit.errors import OraculoError, ServicesFailedError, StoreNotFoundError
 
@@ -82,11 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         sub.set_defaults(run=run)
         return sub
 
-    sub = command("ingest", _ingest, "make files and folders searchable")
-    sub.add_argument("paths", nargs="+", metavar="PATH")
-    sub.add_argument("--jobs", type=int, metavar="N", help="worker processes; -1 for all cores")
-    sub.add_argument("--prune", action="store_true", help="take files that are gone out of the base")
-    sub.add_argument("--glob", metavar="PATTERN", help='of folders take only such files, e.g. "*.pdf"')
+    add_ingest_commands(command, _start)
     sub = command("search", _search, "find the chunks that answer a question best")
     sub.add_argument("query", nargs="+")
     sub.add_argument("-k", type=int, default=5, help="how many (default 5)")
@@ -140,24 +137,6 @@ def _start(options: argparse.Namespace, *, to_read: bool = False) -> None:
         # As if it had been exported: so that --store wins over .env and remote, and the services start once.
         os.environ["ORACULO_STORE"] = store
     start_services(context="cli")
-
-
-def _ingest(options: argparse.Namespace) -> int:
-    from oraculo_kit.display import visible
-    from oraculo_kit.ingestion import ingest
-
-    _start(options)
-    report = ingest(
-        options.paths, glob=options.glob, prune=options.prune, n_jobs=options.jobs, progress=not options.quiet
-    )
-    print(report)
-    for outcome in report.failed:
-        # Whole, and all of them: the table cuts what a shell cannot show again.
-        print(f"\n{visible(outcome.source)}\n  {outcome.error}: {visible(outcome.message)}")
-    if not report:
-        print("oraculo: nothing was found to ingest; check the path and --glob", file=sys.stderr)
-        return 1
-    return 1 if report.failed else 0
 
 
 def _search(options: argparse.Namespace) -> int:

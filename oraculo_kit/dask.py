@@ -1,18 +1,30 @@
-"""Dask workers with the same services: a `WorkerPlugin`, which workers that join later get too."""
+"""Dask clusters: a plugin that gives present and future workers the caller's services, and the client to use.
+
+For joblib code of one's own under ``parallel_services(backend="dask")``: the task, ``ingest_task`` for example, writes to
+the store itself, which needs workers on this machine, or a store that other machines reach. `oraculo_kit.ingest` with
+``backend="dask"`` needs neither; that is :mod:`oraculo_kit.distributing`.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 from distributed import Client, Worker, WorkerPlugin, get_client
 
+from oraculo_kit.distributing.checking import check_workers
+from oraculo_kit.distributing.examining import basic_facts
 from oraculo_kit.errors import SettingsError
-from oraculo_kit.parallel import worker_services
+from oraculo_kit.parallel import prepare_dask_worker
+from oraculo_kit.services import Services, refuse_services
 from oraculo_kit.settings import Settings
 
 
 class ServicesPlugin(WorkerPlugin):
-    """Start the services of every Dask worker, present and future.
+    """Prepare every Dask worker, present and future, for the caller's services.
+
+    The environment is loaded and threads are limited at once. The services start when a task asks for them: a worker
+    that never does opens no store.
 
     Parameters
     ----------
@@ -21,7 +33,8 @@ class ServicesPlugin(WorkerPlugin):
 
     Notes
     -----
-    ``setup`` never raises: a failure is recorded, and the task that needs the services raises it with its cause.
+    ``setup`` never raises: a failure is recorded, and the task that needs the services raises it with its cause. So
+    does a worker that joins later with another Python or another version of this package.
 
     Examples
     --------
@@ -32,11 +45,23 @@ class ServicesPlugin(WorkerPlugin):
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.facts = basic_facts()
 
     def setup(self, worker: Worker) -> None:
-        """Start the services; called by Dask in the worker."""
+        """Prepare the worker; called by Dask there."""
+        here = basic_facts()
+        different = [name for name in ("python", "oraculo_kit") if here[name] != self.facts[name]]
+        if different:
+            said = ", ".join(f"{name} {here[name]} instead of {self.facts[name]}" for name in different)
+            refuse_services(
+                self.settings,
+                "dask",
+                f"the Dask worker {worker.address} has {said}; install the caller's version there",
+            )
+            return
+        # Whatever it was: the task comes to the same place, and raises it where the caller looks.
         with suppress(BaseException):
-            worker_services(self.settings, "dask", int(worker.state.nthreads))
+            prepare_dask_worker(self.settings, int(worker.state.nthreads))
 
 
 def current_client() -> Client:
@@ -54,3 +79,48 @@ def current_client() -> Client:
             "backend 'dask' needs a Dask client and there is none. Make one first: "
             "from dask.distributed import Client; client = Client()"
         ) from exc
+
+
+def prepared_client(services: Services, client: Client | None, secrets: bool) -> Client:
+    """Return a client whose workers were examined and have, now or when they join, the caller's services.
+
+    Parameters
+    ----------
+    services : Services
+        The caller's.
+    client : distributed.Client or None
+        By default the current one.
+    secrets : bool
+        Send keys to workers that lack them.
+
+    Raises
+    ------
+    SettingsError, WorkerMismatchError
+    """
+    client = client if client is not None else current_client()
+    check_workers(client, services, send_secrets=secrets)
+    client.register_plugin(ServicesPlugin(services.settings))
+    return client
+
+
+@contextmanager
+def dask_client(address: str | None) -> Iterator[Client]:
+    """Yield a client: of the scheduler at an address, closed in the end, or the current one of this process.
+
+    Raises
+    ------
+    SettingsError
+        When there is none, or no scheduler answers at the address.
+    """
+    if address is None:
+        yield current_client()
+        return
+    try:
+        client = Client(address, set_as_default=False)
+    except (OSError, ValueError, TimeoutError) as exc:
+        raise SettingsError(
+            f"no Dask scheduler answers at {address!r} ({type(exc).__name__}: {exc}). Expected an address such as "
+            "tcp://10.0.0.7:8786 or tls://dask.example.org:8786"
+        ) from exc
+    with client:
+        yield client

@@ -1,286 +1,152 @@
-"""load -> split -> embed -> write: one pipeline for notebooks, batches and the command line.
+"""`ingest` takes folders, files, DataFrames and documents; `ingest_task` takes one source, for a batch of your own.
 
-`ingest` takes folders, files, DataFrames and documents; `ingest_task` takes one source and is what a joblib
-batch calls. Both run `ingest_sources`, so they give the same chunks, vectors and ledger.
-
-- A document's fault becomes its outcome; a fault of services or store raises.
-- Unchanged sources are told by size and time, or by hash when in doubt, before anything is extracted.
-- Many whole sources go into one commit (`COMMIT_SOURCES` or `COMMIT_CHARACTERS`), never a part of one. What an
-  earlier version stored stands until that commit.
-- Nothing is embedded or extracted under the store's lock.
+Both run :mod:`oraculo_kit.pipeline`, so they give the same chunks, vectors and ledger. Around it, `ingest` lists the
+sources, spreads them over workers (:mod:`oraculo_kit.spreading`), takes what is gone out of the base, and keeps a
+record of the run in the store, so that a run that was cut off can be resumed.
 """
 
 from __future__ import annotations
 
-import hashlib
+import logging
 import os
+import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from oraculo_kit.errors import EmbeddingError, OraculoError, ServicesFailedError, SettingsError, SourceError
-from oraculo_kit.inputs import IngestSource, find_sources, is_dataframe
-from oraculo_kit.report import IngestReport, SourceOutcome, failed_outcome
+from oraculo_kit.environment import redact
+from oraculo_kit.errors import OraculoError, ServicesFailedError, SettingsError, SourceError
+from oraculo_kit.events import Doing, EventKind, IngestEvent, Listener
+from oraculo_kit.inputs import (
+    BytesSource,
+    DocumentsSource,
+    IngestSource,
+    TextSource,
+    find_sources,
+    is_dataframe,
+)
+from oraculo_kit.pipeline import Run, ingest_sources
+from oraculo_kit.report import MOVED_FROM, STORED, IngestReport, failed_outcome
 from oraculo_kit.services import Services, ensure_services, start_services
-from oraculo_kit.storage.base import SourceDocuments, VetorStorage
-from oraculo_kit.storage.records import LedgerEntry
+from oraculo_kit.settings import is_url
+from oraculo_kit.spreading import Spread, run_sources
+from oraculo_kit.stopping import Stopped, StopSignal
+from oraculo_kit.storage.runs import SourceOutcome
 
 if TYPE_CHECKING:
-    from langchain_core.documents import Document
-
+    from oraculo_kit.handles import IngestHandle
     from oraculo_kit.settings import Settings
 
-COMMIT_SOURCES = 64
-COMMIT_CHARACTERS = 4_000_000
-"""A commit holds so much at most: one fsync for many small sources (0.3 instead of 0.7 ms each, measured), and
-memory that does not grow with the corpus."""
-
-_LOADERS = "loaders:1"
-# A file changed this shortly before it was read may change again without a new mtime: FAT keeps even seconds.
-_RACY_NS = 2_000_000_000
-# Starting workers takes about a second; fewer sources and bytes are ingested sooner without.
-_PARALLEL_FROM_SOURCES = 200
-_PARALLEL_FROM_BYTES = 20_000_000
-_TASK_SOURCES = 32
-_SAMPLE = 4000  # characters that tell the language
-_LOOK_UPS = 256  # sources that are looked up in the ledger at a time
+_log = logging.getLogger("oraculo_kit.ingestion")
+_LISTED_AT_ONCE = 256
+_WINDOW_SOURCES = 50_000
+_WINDOW_BYTES = 64_000_000
+_HELD = (BytesSource, DocumentsSource, TextSource)  # sources that hold their content themselves
 
 
-@dataclass
-class _Prepared:
-    """A source that is ready to be embedded and written."""
+class IngestKeywords(TypedDict, total=False):
+    """Keywords of `ingest`, for its overloads."""
 
-    source: IngestSource
-    known: bool
-    documents: list[Document]
-    entry: LedgerEntry
-    size: int
-    seconds: dict[str, float] = field(default_factory=dict)
-
-
-def pipeline_fingerprint(settings: Settings, storage: VetorStorage) -> str:
-    """Return what the ledger remembers of how a source was processed; another one makes it processed again."""
-    from oraculo_kit.split import splitter_fingerprint
-
-    splitter = splitter_fingerprint(settings.chunk_size, settings.chunk_overlap)
-    return f"{_LOADERS}|{splitter}|{storage.embedder.name}"
-
-
-def ingest_sources(
-    services: Services, sources: Iterable[IngestSource], *, run: str = ""
-) -> Iterator[SourceOutcome]:
-    """Run the pipeline over sources in this process.
-
-    Parameters
-    ----------
-    services : Services
-        Ready ones.
-    sources : iterable of IngestSource
-    run : str
-        Id of the run, for the ledger.
-
-    Yields
-    ------
-    SourceOutcome
-        One per source, as soon as it is durable or known to have failed.
-
-    Raises
-    ------
-    StorageError, EmbedderError
-        Faults of the store or the embedder as a whole; sources yielded before are stored.
-    """
-    storage, settings = services.vetor_storage, services.settings
-    pipeline = pipeline_fingerprint(settings, storage)
-    waiting: list[_Prepared] = []
-    characters = 0
-    for group in _batches(sources, _LOOK_UPS):
-        known = storage.ledger([source.key for source in group])
-        touched: dict[str, LedgerEntry] = {}
-        for source in group:
-            try:
-                prepared = _prepare(source, known.get(source.key), settings, pipeline, run)
-            except SourceError as exc:
-                yield _failed(storage, source, exc)
-                continue
-            if prepared is None or isinstance(prepared, LedgerEntry):
-                if prepared is not None:
-                    touched[source.key] = prepared
-                yield SourceOutcome(
-                    source.key, "unchanged", bytes=source.size, pid=os.getpid(), store=storage.location
-                )
-                continue
-            waiting.append(prepared)
-            characters += sum(len(document.page_content) for document in prepared.documents)
-            if len(waiting) >= COMMIT_SOURCES or characters >= COMMIT_CHARACTERS:
-                yield from _store(storage, waiting)
-                waiting, characters = [], 0
-        storage.touch(
-            touched
-        )  # so that the next run need not read these files to see that they are unchanged
-    if waiting:
-        yield from _store(storage, waiting)
+    text: str | None
+    id: str | None
+    name: str | None
+    glob: str | None
+    allow_urls: bool
+    prune: bool
+    dry_run: bool
+    resume: bool
+    n_jobs: int | None
+    backend: str
+    address: str | None
+    send_secrets: bool
+    progress: bool
+    on_event: Listener | None
 
 
-def _unchanged_by_time(source: IngestSource, entry: LedgerEntry | None, pipeline: str) -> bool:
-    return (
-        entry is not None
-        and entry.content_hash is not None
-        and entry.pipeline == pipeline
-        and source.mtime_ns is not None
-        and (entry.bytes, entry.mtime_ns) == (source.size, source.mtime_ns)
-    )
-
-
-def _prepare(
-    source: IngestSource, entry: LedgerEntry | None, settings: Settings, pipeline: str, run: str
-) -> _Prepared | LedgerEntry | None:
-    """Load and split a source.
-
-    Returns
-    -------
-    _Prepared, LedgerEntry or None
-        None when it is unchanged by size and time; a ledger entry with its new time when it is unchanged by its hash.
-
-    Raises
-    ------
-    SourceError
-        When it cannot be read, or there is nothing in it.
-    """
-    from oraculo_kit.split import split_documents
-    from oraculo_kit.storage.language import detect_language
-
-    if source.error is not None:
-        raise source.error
-    if _unchanged_by_time(source, entry, pipeline):
-        return None
-    seconds: dict[str, float] = {}
-    started = time.perf_counter()
-    content = source.content(settings.max_file_bytes)
-    content_hash = hashlib.blake2b(content, digest_size=16).hexdigest()
-    mtime_ns = source.mtime_ns
-    if mtime_ns is not None and time.time_ns() - mtime_ns < _RACY_NS:
-        mtime_ns = None
-    if entry is not None and (entry.content_hash, entry.pipeline) == (content_hash, pipeline):
-        if (entry.bytes, entry.mtime_ns) == (len(content), mtime_ns):
-            return None
-        return replace(entry, bytes=len(content), mtime_ns=mtime_ns)
-    documents = source.documents(content)
-    seconds["load"] = time.perf_counter() - started
-    started = time.perf_counter()
-    sample = "\n".join(document.page_content[:_SAMPLE] for document in documents[:50])[:_SAMPLE]
-    language = detect_language(sample)
-    for document in documents:
-        document.metadata["source"] = source.key
-        if language is not None:
-            document.metadata.setdefault("lang", language)
-    chunks = split_documents(documents, chunk_size=settings.chunk_size, chunk_overlap=settings.chunk_overlap)
-    seconds["split"] = time.perf_counter() - started
-    return _Prepared(
-        source,
-        known=entry is not None,
-        documents=chunks,
-        entry=LedgerEntry(content_hash, len(content), mtime_ns, pipeline, run),
-        size=len(content),
-        seconds=seconds,
-    )
-
-
-def _store(storage: VetorStorage, items: Sequence[_Prepared]) -> Iterator[SourceOutcome]:
-    """Embed and commit prepared sources, all or, when some of them cannot be stored, those that can.
-
-    Halving finds a text that the embedder refuses, or metadata that cannot be stored, with few requests.
-    """
-    try:
-        embedded = _embed(storage, items)
-        started = time.perf_counter()
-        storage.replace_many(embedded)
-    except (EmbeddingError, SourceError) as exc:
-        if len(items) == 1:
-            yield _failed(storage, items[0].source, exc)
-            return
-        middle = len(items) // 2
-        yield from _store(storage, items[:middle])
-        yield from _store(storage, items[middle:])
-        return
-    share = (time.perf_counter() - started) / len(items)
-    for item in items:
-        yield SourceOutcome(
-            item.source.key,
-            "replaced" if item.known else "added",
-            chunks=len(item.documents),
-            bytes=item.size,
-            seconds={**item.seconds, "write": share},
-            pid=os.getpid(),
-            store=storage.location,
-        )
-
-
-def _embed(storage: VetorStorage, items: Sequence[_Prepared]) -> list[SourceDocuments]:
-    started = time.perf_counter()
-    vectors = storage.embedder.embed([document.page_content for item in items for document in item.documents])
-    share = (time.perf_counter() - started) / max(len(vectors), 1)
-    ready, first = [], 0
-    for item in items:
-        last = first + len(item.documents)
-        ready.append(SourceDocuments(item.source.key, item.documents, vectors[first:last], item.entry))
-        item.seconds["embed"] = share * len(item.documents)
-        first = last
-    return ready
-
-
-def _failed(storage: VetorStorage, source: IngestSource, error: OraculoError) -> SourceOutcome:
-    return failed_outcome(source.key, error, bytes=source.size, pid=os.getpid(), store=storage.location)
-
-
+@overload
 def ingest(
-    sources: Any,
+    sources: Any = ..., *, background: Literal[False] = ..., **options: Unpack[IngestKeywords]
+) -> IngestReport: ...
+@overload
+def ingest(
+    sources: Any = ..., *, background: Literal[True], **options: Unpack[IngestKeywords]
+) -> IngestHandle: ...
+def ingest(
+    sources: Any = None,
     *,
     text: str | None = None,
     id: str | None = None,
     name: str | None = None,
     glob: str | None = None,
+    allow_urls: bool = False,
     prune: bool = False,
+    dry_run: bool = False,
+    resume: bool = False,
+    background: bool = False,
     n_jobs: int | None = None,
     backend: str = "loky",
+    address: str | None = None,
+    send_secrets: bool = False,
     progress: bool = True,
-) -> IngestReport:
+    on_event: Listener | None = None,
+) -> IngestReport | IngestHandle:
     """Make documents searchable: load, split, embed and write them into the store.
 
     Parameters
     ----------
-    sources : path, DataFrame, Document, or an iterable of paths and Documents
-        Folders are listed with all they hold.
+    sources : path, URL, DataFrame, Document, loader, bytes, or a list of paths, URLs, Documents and loaders
+        Folders and zip archives are listed with all they hold. May be left out with ``resume=True``.
     text, id, name : str, optional
-        For a DataFrame: the column with the text, the column that names a row (its index by default), and what
-        the rows' keys begin with: ``"dataframe/7"`` by default. A row replaces the stored row of the same key, so
-        one of `id` and `name` must be given. Other columns become metadata.
+        For a DataFrame or a parquet file: the column with the text, the column that names a row (its index by
+        default), and what the rows' keys begin with: ``"dataframe/7"`` by default. A row replaces the stored row of
+        the same key, so for a DataFrame one of `id` and `name` must be given. Other columns become metadata. For bytes,
+        `name` is a file name, whose extension says which format they have.
     glob : str, optional
         Take only files of a folder whose name matches, for example ``"*.pdf"``.
+    allow_urls : bool
+        Whether http(s) URLs among the sources may be fetched; from public addresses, and those of ``ORACULO_URL_ALLOW``.
     prune : bool
         Take files out of the base that were ingested from below the given folders and are no more. A file that is
         missing from an empty folder stays, with a warning: the drive may not be mounted.
+    dry_run : bool
+        Say what would happen, and store nothing. Files are read to see whether they changed, but not extracted: a
+        document that cannot be read shows only when it is ingested.
+    resume : bool
+        Go on with the last run over these sources if it was cut off (a killed kernel, a cancelled or failed run);
+        the report is then of the whole run. Without such a run this is an ordinary one. Without `sources`: go on with
+        the last run, whatever it was over.
+    background : bool
+        Return an `IngestHandle` at once; the run goes on beside the notebook.
     n_jobs : int, optional
         Worker processes; -1 for all cores, -2 for all but one. By default none for small jobs (this process does
         it) and all cores for large ones.
     backend : str
-        A backend of `parallel_services`.
+        A backend of `parallel_services`. With "dask" the cluster's workers load, split and embed, however few documents
+        there are, and this process writes: the store need not be on a disk that they see.
+    address : str, optional
+        With ``backend="dask"``: the scheduler, connected for this run. By default the current client's.
+    send_secrets : bool
+        With ``backend="dask"``: send keys to workers that lack them; see `parallel_services`.
     progress : bool
-        Show a progress bar.
+        Show a progress bar. There is none with `background`, because nothing may print from beside a notebook.
+    on_event : callable, optional
+        Called with every `IngestEvent`.
 
     Returns
     -------
-    IngestReport
+    IngestReport or IngestHandle
         One outcome per source, in the order of the sources. A source that failed is in it, with the reason; the
         others are stored.
 
     Raises
     ------
     SourceError
-        When `sources` is nothing that can be ingested.
+        When `sources` is nothing that can be ingested, or there is nothing to resume.
     SettingsError
         For an unknown `backend` or an `n_jobs` that is none.
     ServicesFailedError
@@ -288,12 +154,12 @@ def ingest(
     StorageError, EmbedderError
         When the store or the embedder cannot be used.
     OraculoError
-        When a worker process was killed.
+        When worker after worker is killed. A document that kills its worker twice is an outcome.
 
     Notes
     -----
     Whatever is raised, an interrupt too, every source is stored whole or not at all, and what was stored stays:
-    the same call goes on with the rest.
+    ``ingest(..., resume=True)`` goes on with the rest.
 
     Examples
     --------
@@ -302,125 +168,293 @@ def ingest(
     >>> oraculo.ingest(frame, text="texto", name="ajuda", progress=False).counts
     {'added': 1}
     """
+    _check_options(n_jobs, backend, glob, background)
+    spread = Spread(n_jobs, backend, address, send_secrets)
+    services = start_services()
+    if sources is None and not resume:
+        raise SourceError(
+            "got no sources, expected a path, a list of paths, a pandas DataFrame or LangChain documents"
+        )
+    chosen = {"text": text, "id": id, "name": name, "glob": glob, "allow_urls": allow_urls}
+    given = None if sources is None else _Given(sources, services.settings, prune=prune, **chosen)
+    run_id, earlier = uuid.uuid4().hex, {}
+    if resume:
+        from oraculo_kit.resuming import unfinished_run
+
+        storage = services.vetor_storage
+        last = unfinished_run(storage, given.described() if given is not None else None)
+        if last is not None:
+            run_id = last.id
+            earlier = {outcome.source: outcome for outcome in storage.outcomes(last.id)}
+            given = given or _Given.again(last.options, services.settings)
+    assert given is not None
+    given_listeners = [] if on_event is None else [on_event]
+    stop = StopSignal()
+    run = Run(run_id, noted=not dry_run, dry=dry_run, stop=stop)
+    if background:
+        from oraculo_kit.handles import IngestHandle
+
+        def work(heard: Listener) -> IngestReport:
+            with _own_store(services) as own:
+                return _Job(own, given, run, earlier, spread).execute(heard, *given_listeners)
+
+        options = {**given.described(), "store": services.vetor_storage.location, "dry_run": dry_run}
+        return IngestHandle(run_id, stop, work, options)
+    job = _Job(services, given, run, earlier, spread)
+    with _progress_bar(progress) as bar:
+        return job.execute(_warn, *([bar] if bar is not None else []), *given_listeners)
+
+
+@contextmanager
+def _own_store(services: Services) -> Iterator[Services]:
+    """Open the store once more for a run beside the notebook, where `use` and `stop_services` close the services' own."""
+    from oraculo_kit.storage import open_storage
+    from oraculo_kit.storage.adapted.location import is_adapted
+
+    settings, storage = services.settings, services.vetor_storage
+    if is_adapted(storage.location):  # its factory may make another, empty store each time
+        yield services
+        return
+    options: dict[str, Any] = {"durability": settings.durability, "lock_timeout": settings.lock_timeout}
+    with open_storage(storage.location, storage.embedder, storage.read_only, **options) as own:
+        yield replace(services, vetor_storage=own)
+
+
+def _check_options(n_jobs: int | None, backend: str, glob: str | None, background: bool) -> None:
     from oraculo_kit.parallel import BACKENDS
 
     if backend not in BACKENDS:
         raise SettingsError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
+    if background and backend == "multiprocessing":
+        raise SettingsError(
+            "backend 'multiprocessing' cannot work beside a notebook; use 'loky' with background=True"
+        )
     if n_jobs is not None and (not isinstance(n_jobs, int) or isinstance(n_jobs, bool) or n_jobs == 0):
         raise SettingsError(f"n_jobs is {n_jobs!r}, expected a number of processes, or -1 for all cores")
     if glob is not None and not isinstance(glob, str):
         raise SettingsError(f"glob is {glob!r}, expected a pattern of file names, such as '*.pdf'")
-    started = time.perf_counter()
-    services = start_services()
-    listed = list(find_sources(sources, text=text, id=id, name=name or "dataframe", glob=glob))
-    if id is None and name is None and is_dataframe(sources):
-        raise SourceError(
-            "a DataFrame's rows are named by its index, and another DataFrame's rows would replace them: give id=, "
-            'the column that names a row, or name=, a name for this DataFrame such as name="chamados"'
-        )
-    outcomes: list[SourceOutcome] = []
-    # closing: joblib's configuration, and its workers, end with this call, whatever ends it.
-    with (
-        _progress_bar(len(listed), progress) as advance,
-        closing(_run(services, listed, uuid.uuid4().hex, n_jobs, backend)) as found,
-    ):
-        for outcome in found:
-            outcomes.append(outcome)
-            advance()
-    places = {source.key: place for place, source in enumerate(listed)}
-    outcomes.sort(key=lambda outcome: places[outcome.source])
-    if prune:
-        outcomes.extend(_pruned(services.vetor_storage, sources, places))
-    return IngestReport(outcomes, time.perf_counter() - started)
 
 
-def _pruned(storage: VetorStorage, sources: Any, listed: Collection[str]) -> Iterator[SourceOutcome]:
-    from oraculo_kit.pruning import gone_sources
+class _Given:
+    """What `ingest` was given; wrong arguments raise here, before anything runs."""
 
-    for key in gone_sources(storage, sources, listed):
-        storage.remove_by_metadata("source", key)
-        yield SourceOutcome(key, "pruned", pid=os.getpid(), store=storage.location)
+    def __init__(self, sources: Any, settings: Settings, *, prune: bool, **chosen: Any) -> None:
+        if isinstance(sources, Iterator) and not hasattr(sources, "read"):
+            sources = list(sources)  # it is gone once it was listed, and pruning and resuming look again
+        self.sources = sources
+        self.prune = prune
+        self.listing = find_sources(sources, settings=settings, **chosen)
+        self._chosen = chosen
+        if chosen.get("id") is None and chosen.get("name") is None and is_dataframe(sources):
+            raise SourceError(
+                "a DataFrame's rows are named by its index, and another DataFrame's rows would replace them: give id=, "
+                'the column that names a row, or name=, a name for this DataFrame such as name="chamados"'
+            )
+
+    @property
+    def glob(self) -> str | None:
+        return self._chosen.get("glob")
+
+    @classmethod
+    def again(cls, options: Mapping[str, Any], settings: Settings) -> _Given:
+        """Return what an earlier run noted of itself."""
+        return cls(list(options["paths"]), settings, prune=options["prune"], **options["chosen"])
+
+    def described(self) -> dict[str, Any]:
+        """Return what the store notes of the run: enough to know it again, and to go on with it where that can be."""
+        items = self.sources if isinstance(self.sources, list | tuple) else [self.sources]
+        paths = None
+        if all(isinstance(item, str | os.PathLike) for item in items):
+            paths = [_absolute(os.fspath(item)) for item in items]
+        name = self._chosen.get("name") or ""
+        what = "files" if paths is not None else f"{type(self.sources).__name__} {name}".strip()
+        return {"paths": paths, "what": what, "prune": self.prune, "chosen": self._chosen}
 
 
-def _run(
-    services: Services, listed: Sequence[IngestSource], run: str, n_jobs: int | None, backend: str
-) -> Generator[SourceOutcome]:
-    storage = services.vetor_storage
-    settled: list[IngestSource] = []
-    left: Sequence[IngestSource] = listed
-    if n_jobs != 1:
-        # Workers need only what may have changed; the rest is settled here, without a file being opened.
-        settled, left = _settled(services, listed)
-    if n_jobs == 1 or not left or (n_jobs is None and not _is_large(left)):
-        yield from ingest_sources(services, listed, run=run)
-        return
-    from joblib import Parallel, delayed
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+def _absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(os.path.expanduser(path))
 
-    from oraculo_kit.parallel import parallel_services
 
-    yield from ingest_sources(services, settled, run=run)
-    with parallel_services(n_jobs, backend=backend) as settings:
-        tasks = (delayed(_ingest_batch)(settings, batch, run) for batch in _batches(left, _TASK_SOURCES))
-        # joblib's multiprocessing can only give everything at the end.
-        return_as = "list" if backend == "multiprocessing" else "generator_unordered"
+class _Job:
+    """One run from the listing to the report; it can be executed on any thread, once."""
+
+    def __init__(
+        self,
+        services: Services,
+        given: _Given,
+        run: Run,
+        earlier: Mapping[str, SourceOutcome],
+        spread: Spread,
+    ) -> None:
+        self._storage = services.vetor_storage
+        self._services = services
+        self._given = given
+        self._run = replace(run, doing=self._doing)
+        self._earlier = earlier
+        self._spread = spread
+        self._listeners: Sequence[Listener] = ()
+        self._started = 0.0
+        self._thread = 0
+        self._places: dict[str, int] = {}
+        self._failed: list[IngestSource] = []
+        self._outcomes: list[SourceOutcome] = []
+
+    def execute(self, *listeners: Listener) -> IngestReport:
+        """Run, telling the listeners; return the report, of a run that was told to stop too."""
+        self._listeners, self._started = listeners, time.perf_counter()
+        self._thread = threading.get_ident()
+        assert self._run.stop is not None
+        with self._run.stop:
+            try:
+                self._settle()
+                state = "finished"
+            except Stopped:
+                state = "cancelled"
+            except BaseException as exc:
+                self._break_off(exc)
+                raise
+            report = self._report(state)
+            if self._run.noted:
+                self._storage.finish_run(self._run.id, state, report.counts)
+            self._tell("finished", report=report)
+        return report
+
+    def _settle(self) -> None:
+        if self._run.noted:
+            self._storage.start_run(self._run.id, self._given.described())
+        for number, listed in enumerate(self._windows()):
+            total = sum(source.size for source in listed)
+            self._tell("started" if number == 0 else "listed", sources=len(listed), bytes=total)
+            by_key = {source.key: source for source in listed}
+            # closing: joblib's configuration, and its workers, end with this call, whatever ends it.
+            with closing(run_sources(self._services, listed, self._run, self._spread)) as found:
+                for outcome in found:
+                    self._take(outcome)
+                    if outcome.status == "failed":
+                        self._failed.append(by_key[outcome.source])
+        if self._given.prune:
+            self._prune()
+
+    def _windows(self) -> Iterator[list[IngestSource]]:
+        """List the sources, at most so many at a time as fit in memory whatever they are; at least one list."""
+        listing = iter(self._given.listing)
+        while True:
+            window: list[IngestSource] = []
+            held = 0
+            for source in listing:
+                self._places.setdefault(source.key, len(self._places))
+                window.append(source)
+                held += source.size if isinstance(source, _HELD) else 0
+                if len(window) % _LISTED_AT_ONCE == 0:
+                    self._run.check()
+                if len(window) >= _WINDOW_SOURCES or held >= _WINDOW_BYTES:
+                    break
+            else:
+                if window or not self._places:
+                    yield window
+                return
+            yield window
+
+    def _doing(self, doing: Doing) -> None:
+        if threading.get_ident() == self._thread:  # workers may be threads, and listeners hear one at a time
+            self._tell("doing", doing=doing)
+
+    def _take(self, outcome: SourceOutcome) -> None:
+        before = self._earlier.get(outcome.source)
+        if outcome.status == "unchanged" and before is not None and before.status in STORED:
+            outcome = before  # this very run stored it, before it was cut off
+        self._outcomes.append(outcome)
+        self._tell("outcome", outcome=outcome)
+
+    def _prune(self) -> None:
+        from oraculo_kit.pruning import missing_sources
+
+        pruned = []
+        # A dry run has moved nothing: where files would come from is not gone.
+        there = self._places.keys() | {
+            outcome.message.removeprefix(MOVED_FROM)
+            for outcome in self._outcomes
+            if outcome.status == "moved"
+        }
+        missing = missing_sources(self._storage, self._given.sources, there, glob=self._given.glob)
+        if missing.kept:
+            self._tell("warning", warning=missing.warning)
+        for key in missing.gone:
+            self._run.check()
+            if not self._run.dry:
+                self._storage.remove_by_metadata("source", key)
+            outcome = SourceOutcome(
+                key, "pruned", pid=os.getpid(), store=self._storage.location, run=self._run.id
+            )
+            pruned.append(outcome)
+            self._take(outcome)
+        if pruned and self._run.noted:
+            self._storage.note_outcomes(self._run.id, pruned)
+
+    def _break_off(self, error: BaseException) -> None:
+        """Note and tell that the run could not go on; what stops it is worth more than what that brings about."""
+        state = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
+        if isinstance(error, KeyboardInterrupt):
+            error.add_note(
+                "What was stored stays; oraculo_kit.ingest(..., resume=True) goes on with the rest."
+            )
         try:
-            for outcomes in Parallel(return_as=return_as)(tasks):
-                yield from outcomes
-        except TerminatedWorkerError as exc:
-            ledger = storage.ledger([source.key for source in left])
-            stored = sum(entry.run == run for entry in ledger.values())
-            raise OraculoError(
-                f"a worker process was killed, for want of memory or by hand, after {stored} of {len(left)} sources "
-                f"were stored in {storage.location}. They stay, and no source is stored in part. Call ingest() again "
-                "to go on with the rest; fewer n_jobs, or a lower ORACULO_MAX_FILE_MB, need less memory"
-            ) from exc
+            if self._run.noted:
+                self._storage.finish_run(self._run.id, state, self._report(state).counts)
+        except OraculoError as exc:
+            _log.warning("the end of run %s could not be noted in the store: %s", self._run.id[:8], exc)
+        self._tell("finished", error=f"{type(error).__name__}: {redact(str(error))}")
+
+    def _report(self, state: str) -> IngestReport:
+        last = len(self._places)  # what is pruned comes last
+        outcomes = sorted(self._outcomes, key=lambda outcome: self._places.get(outcome.source, last))
+        return IngestReport(
+            outcomes,
+            time.perf_counter() - self._started,
+            run=self._run.id,
+            state=state,
+            dry_run=self._run.dry,
+            unsettled=len(self._places.keys() - {outcome.source for outcome in outcomes}),
+            sources=self._failed,
+        )
+
+    def _tell(self, kind: EventKind, **facts: Any) -> None:
+        event = IngestEvent(kind, self._run.id, **facts)
+        for listener in self._listeners:
+            listener(event)
 
 
-def _settled(
-    services: Services, listed: Sequence[IngestSource]
-) -> tuple[list[IngestSource], list[IngestSource]]:
-    """Part the sources that need no look into them from those that do."""
-    pipeline = pipeline_fingerprint(services.settings, services.vetor_storage)
-    known = services.vetor_storage.ledger([source.key for source in listed])
-    settled: list[IngestSource] = []
-    left: list[IngestSource] = []
-    for source in listed:
-        unchanged = _unchanged_by_time(source, known.get(source.key), pipeline)
-        (settled if unchanged or source.error is not None else left).append(source)
-    return settled, left
-
-
-def _is_large(sources: Sequence[IngestSource]) -> bool:
-    return (
-        len(sources) >= _PARALLEL_FROM_SOURCES
-        or sum(source.size for source in sources) >= _PARALLEL_FROM_BYTES
-    )
-
-
-def _ingest_batch(settings: Settings, sources: Sequence[IngestSource], run: str) -> list[SourceOutcome]:
-    from oraculo_kit.parallel import worker_services
-
-    return list(ingest_sources(worker_services(settings), sources, run=run))
-
-
-def _batches(items: Iterable[IngestSource], size: int) -> Iterator[list[IngestSource]]:
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
+def _warn(event: IngestEvent) -> None:
+    # Only where a caller waits: beside a notebook the warning would land in whatever cell runs.
+    if event.kind == "warning":
+        warnings.warn(event.warning, UserWarning, stacklevel=7)  # where ingest was called
 
 
 @contextmanager
-def _progress_bar(total: int, shown: bool) -> Iterator[Callable[[], object]]:
-    """Show a tqdm bar; give the function that moves it on by one."""
+def _progress_bar(shown: bool) -> Iterator[Listener | None]:
+    """Show a tqdm bar; give the listener that moves it."""
     if not shown:
-        yield lambda: None
+        yield None
         return
     from tqdm.auto import tqdm
 
-    # disable=None: no bar where standard error is not a terminal; notebooks always show it.
-    with tqdm(total=total, unit="source", disable=None) as bar:
-        yield bar.update
+    bars = []
+
+    def listener(event: IngestEvent) -> None:
+        if event.kind == "started":
+            # disable=None: no bar where standard error is not a terminal; notebooks always show it.
+            bars.append(tqdm(total=event.sources, unit="source", disable=None))
+        elif event.kind == "listed":
+            bars[0].total += event.sources
+            bars[0].refresh()
+        elif event.kind == "outcome" and event.outcome is not None and event.outcome.status != "pruned":
+            bars[0].update()
+
+    try:
+        yield listener
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 class _IngestTask:
@@ -435,6 +469,10 @@ class _IngestTask:
     ----------
     source : path or Document
         One file, or one LangChain document.
+    run : str, optional
+        An id of yours for the ledger.
+    allow_urls : bool
+        Whether the source may be an http(s) URL.
 
     Returns
     -------
@@ -461,7 +499,7 @@ class _IngestTask:
         self._settings = settings
         self._failure = failure
 
-    def __call__(self, source: Any, *, run: str = "") -> SourceOutcome:
+    def __call__(self, source: Any, *, run: str = "", allow_urls: bool = False) -> SourceOutcome:
         if self._failure is not None:
             raise self._failure
         if self._settings is None:
@@ -471,7 +509,9 @@ class _IngestTask:
 
             services = worker_services(self._settings)
         try:
-            listed = list(islice(find_sources(source), 2))  # two are too many already: a folder may be huge
+            listed = list(
+                islice(find_sources(source, allow_urls=allow_urls, settings=services.settings), 2)
+            )  # two are too many already: a folder may be huge
             if len(listed) != 1:
                 raise SourceError(
                     f"got {'several sources' if listed else 'nothing'} in {str(source)!r}, expected one: a file or a "
@@ -479,7 +519,7 @@ class _IngestTask:
                 )
         except SourceError as exc:
             return failed_outcome(str(source), exc, pid=os.getpid(), store=services.vetor_storage.location)
-        return next(ingest_sources(services, listed, run=run or uuid.uuid4().hex))
+        return next(ingest_sources(services, listed, Run(run or uuid.uuid4().hex)))
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self._settings is not None or self._failure is not None:

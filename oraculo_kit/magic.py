@@ -7,7 +7,7 @@ from typing import Any
 
 from oraculo_kit.errors import QueryError
 
-USAGE = "%oraculo status | ingest PATH | search QUERY | sources | use STORE | doctor"
+USAGE = "%oraculo status | ingest PATH | search QUERY | sources | use STORE | explore | doctor"
 
 
 def run_magic(line: str) -> Any:
@@ -16,7 +16,8 @@ def run_magic(line: str) -> Any:
     Parameters
     ----------
     line : str
-        ``status``, ``ingest PATH...``, ``search QUERY``, ``sources``, ``use STORE`` or ``doctor``; empty means
+        ``status``, ``ingest PATH...``, ``search QUERY``, ``sources``, ``use STORE``, ``explore`` or ``doctor``;
+        empty means
         ``status``.
 
     Raises
@@ -32,6 +33,8 @@ def run_magic(line: str) -> Any:
         return oraculo_kit.status()
     if word == "doctor":
         return oraculo_kit.doctor()
+    if word == "explore":
+        return oraculo_kit.explore()
     if word == "sources":
         return oraculo_kit.sources()
     if word in ("ingest", "search", "use"):

@@ -20,7 +20,14 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.errors import ServicesFailedError, SettingsError
-from oraculo_kit.services import Services, ensure_services, found_context, services_state, start_services
+from oraculo_kit.services import (
+    Services,
+    ensure_services,
+    expect_services,
+    found_context,
+    services_state,
+    start_services,
+)
 from oraculo_kit.settings import Settings
 from oraculo_kit.workers import WorkerRecord, record_worker
 
@@ -86,18 +93,7 @@ def worker_services(settings: Settings, context: str | None = None, threads: int
         services = ensure_services(settings, context=context)
     except ServicesFailedError as exc:
         failure = exc
-    record_worker(
-        settings.project_root,
-        WorkerRecord(
-            pid=os.getpid(),
-            context=context,
-            state="ready" if failure is None else "failed",
-            fingerprint=settings.fingerprint,
-            threads=limit,
-            lines=services_state().lines,
-            started=time.time(),
-        ),
-    )
+    _record(settings, context, limit, failed=failure is not None)
     if failure is not None:
         # joblib ends a multiprocessing pool at the first error by killing its workers, and CPython hangs when one
         # of them is just writing (python/cpython#96995): one run in 250 did. So the others wait before they write.
@@ -105,6 +101,47 @@ def worker_services(settings: Settings, context: str | None = None, threads: int
         raise failure
     _prepared = key
     return services
+
+
+def prepare_dask_worker(settings: Settings, threads: int) -> None:
+    """Give a Dask worker the caller's environment and its share of threads; its services start when asked for.
+
+    Parameters
+    ----------
+    settings : Settings
+        The caller's resolved settings.
+    threads : int
+        Of the worker; each of its tasks uses one.
+
+    Raises
+    ------
+    EnvironmentSourceError, ServicesFailedError
+        As `expect_services`.
+    """
+    ready = services_state().services
+    if ready is not None and ready.context not in _WORKERS:
+        return  # a thread of the caller's own process
+    limit = settings.worker_threads or threads
+    limit_threads(limit)
+    expect_services(settings, "dask")
+    _record(settings, "dask", limit)
+
+
+def _record(settings: Settings, context: str, threads: int, *, failed: bool = False) -> None:
+    """Let ``status`` show this worker, where it sees the caller's project; on another machine nothing is made."""
+    if os.path.isdir(settings.project_root):
+        record_worker(
+            settings.project_root,
+            WorkerRecord(
+                pid=os.getpid(),
+                context=context,
+                state="failed" if failed else "ready",
+                fingerprint=settings.fingerprint,
+                threads=threads,
+                lines=services_state().lines,
+                started=time.time(),
+            ),
+        )
 
 
 def _given_threads() -> int:
@@ -135,9 +172,22 @@ def threads_per_worker(settings: Settings, n_jobs: int) -> int:
     return settings.worker_threads or max(1, joblib.cpu_count() // max(n_jobs, 1))
 
 
+def missing_dask(cause: ImportError) -> SettingsError:
+    """Return the error for a backend whose packages are not there."""
+    return SettingsError(
+        f"backend 'dask' needs a package that is not installed ({cause}). Install it: "
+        'pip install "oraculo_kit[dask]"'
+    )
+
+
 @contextmanager
 def parallel_services(
-    n_jobs: int | None = None, *, backend: str = "loky", client: Client | None = None, **options: Any
+    n_jobs: int | None = None,
+    *,
+    backend: str = "loky",
+    client: Client | None = None,
+    send_secrets: bool = False,
+    **options: Any,
 ) -> Iterator[Settings]:
     """Configure joblib so that every worker has the services of this process.
 
@@ -148,6 +198,10 @@ def parallel_services(
     backend : {"loky", "multiprocessing", "threading", "sequential", "dask"}
     client : distributed.Client, optional
         For Dask; by default the current client.
+    send_secrets : bool
+        For Dask: send the model providers' keys, and what the start-up set, to the workers that are there now and lack
+        them; over TLS or within this machine only. See `oraculo_kit.distributing.secrets` for what protects them.
+        Otherwise workers must have them, or find them as this process did.
     **options
         Given on to ``joblib.parallel_config``.
 
@@ -161,7 +215,14 @@ def parallel_services(
     ServicesFailedError
         When the services of this process cannot start; no worker is started then.
     SettingsError
-        For an unknown backend.
+        For an unknown backend, or when secrets would travel openly.
+    WorkerMismatchError
+        When Dask workers have another Python, another version of this package, or another embedder; with a table.
+
+    Notes
+    -----
+    Dask: the services of a worker start, and the store is opened, when a task asks for them. A worker that joins later
+    gets them too; one with another version lets its tasks fail with the reason.
 
     Examples
     --------
@@ -176,19 +237,15 @@ def parallel_services(
 
     if backend not in BACKENDS:
         raise SettingsError(f"backend is {backend!r}, expected one of {', '.join(BACKENDS)}")
-    settings = start_services().settings
+    services = start_services()
+    settings = services.settings
     if backend == "dask":
         try:
-            from oraculo_kit.dask import ServicesPlugin, current_client
+            from oraculo_kit.dask import prepared_client
         except ImportError as exc:
-            raise SettingsError(
-                f"backend 'dask' needs a package that is not installed ({exc}). Install it: "
-                'pip install "oraculo_kit[dask]"'
-            ) from exc
+            raise missing_dask(exc) from exc
 
-        client = client if client is not None else current_client()
-        client.register_plugin(ServicesPlugin(settings))
-        options["client"] = client
+        options["client"] = prepared_client(services, client, send_secrets)
     elif backend in ("loky", "multiprocessing"):
         jobs = joblib.effective_n_jobs(-1 if n_jobs is None else n_jobs)
         threads = options.get("inner_max_num_threads") or threads_per_worker(settings, jobs)

@@ -2,62 +2,37 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, overload
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, overload
 
 from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
+from oraculo_kit.errors import SettingsError, SourceError
 from oraculo_kit.storage.records import clean_text
 from oraculo_kit.storage.results import root_of
+from oraculo_kit.storage.runs import SourceOutcome
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from oraculo_kit.errors import OraculoError
+    from oraculo_kit.inputs import IngestSource
 
-STATUSES = ("added", "replaced", "unchanged", "pruned", "skipped", "failed")
-"""added, replaced: stored now. unchanged: stored before, same content. pruned: the file is gone, and out of the base.
+__all__ = ["MOVED_FROM", "STATUSES", "STORED", "IngestReport", "SourceOutcome", "failed_outcome"]
+
+STATUSES = ("added", "replaced", "moved", "unchanged", "pruned", "skipped", "failed")
+"""added, replaced: stored now. moved: the same content under a new name, and nothing else there any more; its vectors
+stay. unchanged: stored before, same content. pruned: the file is gone, and out of the base.
 skipped: nothing to index in it (no text, unknown format). failed: an error. What was stored of a skipped or failed source before is untouched."""
 
+STORED = ("added", "replaced", "moved")
+"""The statuses of sources that a run changed the base for."""
+
+MOVED_FROM = "was "
+"""Begins the message of a moved source; its earlier key follows."""
+
 _SHOWN_ROWS = 30
-
-
-@dataclass(frozen=True, slots=True)
-class SourceOutcome:
-    """What became of one source.
-
-    Attributes
-    ----------
-    source : str
-        Its key: for a file the absolute path.
-    status : str
-        One of `STATUSES`.
-    error : str
-        Class of the error, or empty.
-    message : str
-        What was wrong and what to do, or empty.
-    chunks : int
-        Chunks stored.
-    bytes : int
-        Size of the source.
-    seconds : dict
-        Time per stage: "load", "split", "embed", "write".
-    pid : int
-        The process that did it.
-    store : str
-        Where it was stored.
-    """
-
-    source: str
-    status: str
-    error: str = ""
-    message: str = ""
-    chunks: int = 0
-    bytes: int = 0
-    seconds: Mapping[str, float] = field(default_factory=dict, hash=False)
-    pid: int = 0
-    store: str = ""
 
 
 class IngestReport(Sequence[SourceOutcome]):
@@ -69,6 +44,16 @@ class IngestReport(Sequence[SourceOutcome]):
         For example what a joblib batch of `ingest_task` returned.
     seconds : float, optional
         Wall time of the run.
+    run : str, optional
+        Id of the run.
+    state : str, optional
+        "finished", "cancelled", "failed" or "interrupted".
+    dry_run : bool
+        Whether this is what would happen.
+    unsettled : int
+        Sources that the run had not come to when it was cancelled.
+    sources : sequence of IngestSource
+        Those that failed, for `retry`.
 
     Examples
     --------
@@ -77,9 +62,24 @@ class IngestReport(Sequence[SourceOutcome]):
     {'added': 1, 'unchanged': 1}
     """
 
-    def __init__(self, outcomes: Iterable[SourceOutcome], seconds: float = 0.0) -> None:
+    def __init__(
+        self,
+        outcomes: Iterable[SourceOutcome],
+        seconds: float = 0.0,
+        *,
+        run: str = "",
+        state: str = "finished",
+        dry_run: bool = False,
+        unsettled: int = 0,
+        sources: Sequence[IngestSource] = (),
+    ) -> None:
         self.outcomes = tuple(outcomes)
         self.seconds = seconds
+        self.run = run
+        self.state = state
+        self.dry_run = dry_run
+        self.unsettled = unsettled
+        self._sources = tuple(sources)
         self.store = next((outcome.store for outcome in self.outcomes if outcome.store), "")
 
     @overload
@@ -111,6 +111,81 @@ class IngestReport(Sequence[SourceOutcome]):
         """Chunks stored by this run."""
         return sum(outcome.chunks for outcome in self.outcomes)
 
+    @property
+    def bytes(self) -> int:
+        """Size of all sources."""
+        return sum(outcome.bytes for outcome in self.outcomes)
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds spent in each stage, all workers together: "load", "split", "embed", "write"."""
+        found: dict[str, float] = {}
+        for outcome in self.outcomes:
+            for stage, seconds in outcome.seconds.items():
+                found[stage] = found.get(stage, 0.0) + seconds
+        return found
+
+    def retry(self, *, n_jobs: int | None = None, progress: bool = True) -> IngestReport:
+        """Ingest again what failed, once its cause is mended.
+
+        Parameters
+        ----------
+        n_jobs, progress : optional
+            As in `oraculo_kit.ingest`.
+
+        Returns
+        -------
+        IngestReport
+            Of the sources that failed; an empty one when none did.
+
+        Raises
+        ------
+        SourceError
+            When the services use another base by now.
+        """
+        from oraculo_kit.ingestion import ingest
+
+        again = self.retried()
+        return ingest(again, n_jobs=n_jobs, progress=progress) if again else IngestReport([])
+
+    def retried(self) -> list[Any]:
+        """Return what `retry` ingests: paths where the sources are files.
+
+        Raises
+        ------
+        SourceError
+            When the services use another base by now.
+        """
+        from oraculo_kit.inputs import FileSource
+        from oraculo_kit.services import ensure_services
+
+        location = ensure_services().vetor_storage.location
+        if self.store and self.store != location:
+            raise SourceError(
+                f"this report is of the base {self.store}, and the services use {location}; "
+                "say oraculo_kit.use(report.store) first"
+            )
+        kept: dict[str, Any] = {
+            # A run over paths can be resumed after the kernel is gone.
+            source.key: str(source.found.path) if isinstance(source, FileSource) else source
+            for source in self._sources
+        }
+        return [kept.get(outcome.source, outcome.source) for outcome in self.failed]
+
+    def to_parquet(self, path: str | os.PathLike[str]) -> None:
+        """Write `to_pandas` to a Parquet file; needs the extra ``oraculo_kit[parquet]``.
+
+        Raises
+        ------
+        SettingsError
+            When pyarrow is not installed.
+        """
+        try:
+            import pyarrow  # noqa: F401 - pandas would say less clearly what is missing
+        except ImportError as exc:
+            raise SettingsError('to_parquet needs pyarrow: pip install "oraculo_kit[parquet]"') from exc
+        self.to_pandas().to_parquet(path, index=False)
+
     def to_pandas(self) -> pd.DataFrame:
         """Return a DataFrame: source, status, chunks, bytes, seconds, pid, error, message, store."""
         import pandas as pd
@@ -130,9 +205,16 @@ class IngestReport(Sequence[SourceOutcome]):
     def summary(self) -> str:
         """Return one line: how many of what, how much, how fast, into which store."""
         counts = ", ".join(f"{count} {status}" for status, count in self.counts.items()) or "no sources"
-        size = size_text(sum(outcome.bytes for outcome in self.outcomes))
-        speed = f" in {self.seconds:.1f} s" if self.seconds else ""
+        size = size_text(self.bytes)
         store = f" -> {visible(self.store)}" if self.store else ""
+        if self.dry_run:
+            return f"dry run, nothing was stored: {counts}; {size}{store}"
+        speed = f" in {self.seconds:.1f} s" if self.seconds else ""
+        if self.seconds >= 1 and self.chunks:
+            speed += f" ({self.chunks / self.seconds:,.0f} chunks/s)"
+        if self.state != "finished":
+            left = f", {self.unsettled} not reached" if self.unsettled else ""
+            store += f". The run was {self.state}{left}: ingest(..., resume=True) goes on"
         return f"{counts}; {self.chunks} chunks, {size}{speed}{store}"
 
     def _rows(self) -> list[list[object]]:

@@ -10,12 +10,13 @@ from oraculo_kit.discovery import source_key
 from oraculo_kit.errors import QueryError, SourceNotFoundError
 from oraculo_kit.services import ensure_services
 from oraculo_kit.storage.base import SearchKeywords
+from oraculo_kit.storage.listing import source_frame
 
 if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-    from oraculo_kit.storage.base import Mode
+    from oraculo_kit.storage.base import Mode, VetorStorage
     from oraculo_kit.storage.filters import Filter
     from oraculo_kit.storage.results import SearchResults
 
@@ -115,19 +116,39 @@ def search(
         explain=explain,
         exact=exact,
     )
-    if rerank is not None:
-        return _reranked(query, k, options, rerank)
-    return ensure_services().vetor_storage.search(query, k, **options)
+    return _found(ensure_services().vetor_storage, query, k, options, rerank)
 
 
-def _reranked(query: Any, k: int, options: SearchKeywords, reranker: Any) -> Any:
+def search_in(
+    store: VetorStorage | None, query: str, k: int = 5, *, rerank: Any = None, **options: Any
+) -> SearchResults:
+    """Search another store as `search` does that of the services, which None means.
+
+    Raises
+    ------
+    QueryError, RerankingError
+        As `search`.
+    """
+    if store is None:
+        return search(query, k, rerank=rerank, **options)
+    results: SearchResults = _found(store, query, k, SearchKeywords(**{"unique": True, **options}), rerank)
+    return results
+
+
+def _found(store: VetorStorage, query: Any, k: int, options: SearchKeywords, rerank: Any) -> Any:
+    return (
+        store.search(query, k, **options) if rerank is None else _reranked(store, query, k, options, rerank)
+    )
+
+
+def _reranked(store: VetorStorage, query: Any, k: int, options: SearchKeywords, reranker: Any) -> Any:
     from oraculo_kit.reranking import search_reranked
 
     single = isinstance(query, str)
     texts = [query] if single else query
     if not isinstance(texts, list | tuple) or not all(isinstance(text, str) for text in texts):
         raise QueryError(f"got {type(query).__name__} as query, and rerank needs the text of the question")
-    results = search_reranked(ensure_services().vetor_storage, texts, k, reranker, options)
+    results = search_reranked(store, texts, k, reranker, options)
     return results[0] if single else results
 
 
@@ -139,23 +160,7 @@ def sources() -> pd.DataFrame:
     pandas.DataFrame
         Columns source, chunks, lang, title, bytes, modified, written_at.
     """
-    import pandas as pd
-
-    rows = [
-        (
-            row.source,
-            row.chunks,
-            row.language,
-            row.metadata.get("title"),
-            row.ledger.bytes,
-            row.metadata.get("modified"),
-            row.written_at,
-        )
-        for row in ensure_services().vetor_storage.sources()
-    ]
-    return pd.DataFrame(
-        rows, columns=["source", "chunks", "lang", "title", "bytes", "modified", "written_at"]
-    )
+    return source_frame(ensure_services().vetor_storage.sources())
 
 
 def remove(source: str | os.PathLike[str]) -> int:

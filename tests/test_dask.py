@@ -9,7 +9,7 @@ import pytest
 from oraculo_kit import errors
 from oraculo_kit.workers import read_workers
 from tests.conftest import run_script
-from tests.test_parallel import HEAD, files
+from tests.test_parallel import HEAD, assert_failed, files, started_lines
 
 __all__ = ["files"]  # the fixture
 
@@ -33,6 +33,7 @@ def test_every_worker_has_the_callers_services_or_says_why_not(files: Path) -> N
         HEAD
         + """
 def look():
+    oraculo.get_services()  # they start when somebody asks for them
     state = services_state()
     return {
         "state": state.state, "fingerprint": state.services.settings.fingerprint, "context": state.context,
@@ -47,8 +48,8 @@ def everywhere(client, count):
     # A worker is counted as soon as it joins; its plugins may run a moment later.
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
-        found = client.run(lambda: services_state().services is not None)
-        if len(found) == count and all(found.values()):
+        found = client.run(lambda: services_state().context)
+        if len(found) == count and set(found.values()) == {"dask"}:
             return list(client.run(look).values())
         time.sleep(0.05)
     raise TimeoutError(found)
@@ -59,7 +60,7 @@ def main():
     found = {"no client": failure(lambda: batch(ingest_task, PATHS))}
     warnings.simplefilter("default")
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster,
         Client(cluster, timeout=20) as client,
     ):
         fingerprint = oraculo.use("base").settings.fingerprint
@@ -101,24 +102,12 @@ if __name__ == "__main__":
                 "state": "ready",
                 "fingerprint": found["fingerprint"],
                 "context": "dask",
-                "lines": [
-                    "INFO - Inicializando serviços para workers Dask...",
-                    "INFO - Variáveis de ambiente carregadas com sucesso!",
-                    "INFO - VetorStorage configurado com sucesso!",
-                    "INFO - Serviços inicializados com sucesso para workers Dask!",
-                ],
+                "lines": list(started_lines("workers Dask")),
                 "key": "xai-dotenv",
             }
     assert (len(found["two"]), len(found["three"])) == (2, 3)
     assert found["other"] == [[str(files / "outra")], ["added"], True]
-    broken = found["broken"]
-    assert "StoreNotFoundError: " in broken["text"]
-    assert (broken["type"], broken["cause"], broken["elsewhere"], broken["quick"]) == (
-        "ServicesFailedError",
-        "StoreNotFoundError",
-        True,
-        True,
-    )
+    assert_failed(found["broken"], "StoreNotFoundError: ", "StoreNotFoundError", elsewhere=True)
     assert found["plain"] == "unchanged"
     records = read_workers(str(files))
     assert len({record.pid for record in records}) == 3

@@ -82,6 +82,23 @@ def block(store):
 """
 
 
+def started_lines(workers: str) -> tuple[str, ...]:
+    """Return the start-up lines of a worker, in Portuguese."""
+    return (
+        f"INFO - Inicializando serviços para {workers}...",
+        "INFO - Variáveis de ambiente carregadas com sucesso!",
+        "INFO - VetorStorage configurado com sucesso!",
+        f"INFO - Serviços inicializados com sucesso para {workers}!",
+    )
+
+
+def assert_failed(failed: dict[str, Any], text: str, cause: str, *, elsewhere: bool) -> None:
+    """Check what the script's ``failure`` says of a task whose services could not start."""
+    assert text in failed["text"]
+    facts = {name: failed[name] for name in ("type", "cause", "elsewhere", "quick")}
+    assert facts == {"type": "ServicesFailedError", "cause": cause, "elsewhere": elsewhere, "quick": True}
+
+
 @pytest.fixture
 def files(project: Path) -> Path:
     """Return a project with six small files."""
@@ -211,12 +228,7 @@ if __name__ == "__main__":
             fingerprint,
             3,
         )
-        assert record.lines == (
-            "INFO - Inicializando serviços para workers joblib...",
-            "INFO - Variáveis de ambiente carregadas com sucesso!",
-            "INFO - VetorStorage configurado com sucesso!",
-            "INFO - Serviços inicializados com sucesso para workers joblib!",
-        )
+        assert record.lines == started_lines("workers joblib")
         assert not record.lives()
 
 
@@ -247,14 +259,8 @@ if __name__ == "__main__":
     )
     failures, workers, mended = found
     for failed in failures:
-        assert "StoreNotFoundError: " in failed["text"]
         assert "(joblib workers)" in failed["text"]
-        assert {name: failed[name] for name in ("type", "elsewhere", "cause", "quick")} == {
-            "type": "ServicesFailedError",
-            "elsewhere": True,
-            "cause": "StoreNotFoundError",
-            "quick": True,
-        }
+        assert_failed(failed, "StoreNotFoundError: ", "StoreNotFoundError", elsewhere=True)
     assert len(workers) >= 2
     for state, line in workers:
         assert (state, line) == ("failed", "ERROR - Starting services for joblib workers failed")
@@ -279,12 +285,8 @@ if __name__ == "__main__":
     report(failure(lambda: Parallel(n_jobs=2)(delayed(ingest_task)(path) for path in PATHS)))
 """,
     )
-    assert "RuntimeError: the vault is sealed for workers" in found["text"]
-    assert (found["type"], found["cause"], found["elsewhere"], found["quick"]) == (
-        "ServicesFailedError",
-        "EnvironmentSourceError",
-        True,
-        True,
+    assert_failed(
+        found, "RuntimeError: the vault is sealed for workers", "EnvironmentSourceError", elsewhere=True
     )
 
 
@@ -313,13 +315,7 @@ if __name__ == "__main__":
     )
     assert len(found) == 7
     for failed in found:
-        assert "RuntimeError: the vault is sealed" in failed["text"]
-        assert (failed["type"], failed["cause"], failed["elsewhere"], failed["quick"]) == (
-            "ServicesFailedError",
-            "EnvironmentSourceError",
-            False,
-            True,
-        )
+        assert_failed(failed, "RuntimeError: the vault is sealed", "EnvironmentSourceError", elsewhere=False)
 
 
 def test_the_initializer_never_raises_whatever_it_meets(files: Path) -> None:

@@ -38,7 +38,7 @@ def test_counts_come_in_the_order_of_the_statuses() -> None:
 
 def test_the_summary_is_one_line_with_all_that_matters() -> None:
     report = IngestReport([SourceOutcome("a", "added", chunks=3, bytes=2048, store="/base")], seconds=1.25)
-    assert report.summary() == "1 added; 3 chunks, 2.0 KiB in 1.2 s -> /base"
+    assert report.summary() == "1 added; 3 chunks, 2.0 KiB in 1.2 s (2 chunks/s) -> /base"
     assert IngestReport([]).summary() == "no sources; 0 chunks, 0 B"
     assert repr(IngestReport([])) == IngestReport([]).summary()
 

@@ -1,0 +1,59 @@
+"""Which run to go on with after a killed kernel, and what was in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from oraculo_kit.errors import SourceError
+
+if TYPE_CHECKING:
+    from oraculo_kit.storage.base import VetorStorage
+    from oraculo_kit.storage.runs import RunRecord
+
+_LOOKED_AT = 50  # as many as a store keeps
+
+
+def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -> RunRecord | None:
+    """Return the run to go on with.
+
+    Parameters
+    ----------
+    storage : VetorStorage
+    described : mapping, optional
+        The options of the run that is wanted, as `ingest` notes them; without them the last run, whatever it was over.
+
+    Returns
+    -------
+    RunRecord or None
+        None when the last run over these sources came to its end: there is nothing to go on with.
+
+    Raises
+    ------
+    SourceError
+        When it still runs; and without `described` when there is nothing to go on with, or the run's sources
+        (a DataFrame, documents in memory) are not written down anywhere.
+    """
+    last = next(
+        (run for run in storage.runs(_LOOKED_AT) if described is None or _is_over(run, described)), None
+    )
+    if last is not None and last.state == "running":
+        raise SourceError(
+            f"run {last.id[:8]}, started {last.started_at[:19]}, still runs; wait for it, or cancel it where it runs"
+        )
+    if last is not None and last.state == "finished":
+        last = None
+    if described is not None:
+        return last
+    if last is None:
+        raise SourceError(f"there is nothing to resume in {storage.location}: the last run came to its end")
+    if last.options.get("paths") is None:
+        raise SourceError(
+            f"run {last.id[:8]} was over data in memory ({last.options.get('what', 'unknown')}), which is not written "
+            "down; give the same again: ingest(data, ..., resume=True)"
+        )
+    return last
+
+
+def _is_over(run: RunRecord, described: Mapping[str, Any]) -> bool:
+    return all(run.options.get(name) == described.get(name) for name in ("paths", "what", "chosen"))
