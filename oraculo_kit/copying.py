@@ -89,9 +89,7 @@ class CopyReport:
         return "\n- ".join([head, *self.problems])
 
 
-def copy_store(
-    source: VetorStorage, target: VetorStorage, *, progress: Progress | None = None
-) -> CopyReport:
+def copy_store(source: VetorStorage, target: VetorStorage, *, progress: Progress | None = None) -> CopyReport:
     """Copy chunks, vectors, ledger and feedback of a store into another one, and compare both afterwards.
 
     Ids stay as they are. A store of half precision gives what it has, as float32.
@@ -180,7 +178,10 @@ def _check_target(source: VetorStorage, target: VetorStorage, keys: Collection[s
         return
     if ours is None or not theirs.is_same(ours):
         raise embedder_mismatch(
-            target.location, theirs.name, ours.name if ours is not None else "ready-made vectors", ", the one of the source"
+            target.location,
+            theirs.name,
+            ours.name if ours is not None else "ready-made vectors",
+            ", the one of the source",
         )
 
 
@@ -260,7 +261,9 @@ def _compare_searches(source: VetorStorage, target: VetorStorage) -> tuple[int, 
     found, other = (store.search(queries, _HITS, exact=True) for store in (source, target))
     wrong = 0
     for one, two in zip(found, other, strict=True):
-        wrong += not _same_hits([(hit.id, hit.score) for hit in one], [(hit.id, hit.score) for hit in two], half)
+        wrong += not _same_hits(
+            [(hit.id, hit.score) for hit in one], [(hit.id, hit.score) for hit in two], half
+        )
     problems = [f"{wrong} of {len(queries)} searches give other hits in {target.location}"] if wrong else []
     return len(queries), problems
 

@@ -18,6 +18,7 @@
     │   ├── SourceTooLargeError
     │   ├── UnsupportedFormatError
     │   └── ExtractionError                      corrupt or encrypted, or needs more time or memory than it may
+    │       └── WorkerKilledError                a worker process died of it, twice
     ├── QuestionsError (ValueError)              a set of questions or judgements that cannot be understood
     ├── EmbedderError (RuntimeError)
     │   ├── EmbedderNotFoundError (LookupError)  the embedder cannot be loaded
@@ -156,6 +157,10 @@ class UnsupportedFormatError(SourceError):
 
 class ExtractionError(SourceError):
     """The document is corrupt, encrypted, not what its name says, or past the limits for reading one."""
+
+
+class WorkerKilledError(ExtractionError):
+    """The worker process that ingested the document was killed, and another one after it."""
 
 
 class QuestionsError(OraculoError, ValueError):

@@ -32,6 +32,7 @@ from oraculo_kit.inputs import (
 )
 from oraculo_kit.pipeline import Run, ingest_sources
 from oraculo_kit.report import MOVED_FROM, STORED, IngestReport, failed_outcome
+from oraculo_kit.resuming import ended_here
 from oraculo_kit.services import Services, ensure_services, start_services
 from oraculo_kit.settings import is_url
 from oraculo_kit.spreading import Spread, run_sources
@@ -305,15 +306,18 @@ class _Job:
         self._thread = threading.get_ident()
         assert self._run.stop is not None
         with self._run.stop:
+            ended_here.discard(self._run.id)
             try:
                 self._settle()
                 state = "finished"
             except Stopped:
                 state = "cancelled"
             except BaseException as exc:
+                ended_here.add(self._run.id)
                 self._break_off(exc)
                 raise
             report = self._report(state)
+            ended_here.add(self._run.id)
             if self._run.noted:
                 self._storage.finish_run(self._run.id, state, report.counts)
             self._tell("finished", report=report)
@@ -445,7 +449,7 @@ def _progress_bar(shown: bool) -> Iterator[Listener | None]:
             # disable=None: no bar where standard error is not a terminal; notebooks always show it.
             bars.append(tqdm(total=event.sources, unit="source", disable=None))
         elif event.kind == "listed":
-            bars[0].total += event.sources
+            bars[0].total = (bars[0].total or 0) + event.sources
             bars[0].refresh()
         elif event.kind == "outcome" and event.outcome is not None and event.outcome.status != "pruned":
             bars[0].update()

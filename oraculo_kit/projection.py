@@ -109,7 +109,7 @@ def project(storage: VetorStorage, checkpoint: Callable[[], None] | None = None)
         mean, axes, explained, basis = kept.mean, kept.axes, kept.explained, kept.basis
     ids, xy = _walk(storage, mean, axes, check)
     # Noted with the commit from before the walk: what was written meanwhile makes the file stale, never wrong.
-    if path is not None:
+    if path is not None and not getattr(storage, "read_only", False):
         made = KeptProjection(stats.commit, stats.embedder, basis, explained, mean, axes, xy, ids)
         try:
             write_kept(path, made)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
-from oraculo_kit.errors import SettingsError, SourceError
+from oraculo_kit.errors import SettingsError, SourceError, WorkerKilledError
 from oraculo_kit.storage.records import clean_text
 from oraculo_kit.storage.results import root_of
 from oraculo_kit.storage.runs import SourceOutcome
@@ -146,6 +146,8 @@ class IngestReport(Sequence[SourceOutcome]):
         from oraculo_kit.ingestion import ingest
 
         again = self.retried()
+        if n_jobs is None and any(outcome.error == WorkerKilledError.__name__ for outcome in self.failed):
+            n_jobs = 2  # what kills a process is tried in one that may be killed
         return ingest(again, n_jobs=n_jobs, progress=progress) if again else IngestReport([])
 
     def retried(self) -> list[Any]:

@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import ExtractionError
+from oraculo_kit.errors import WorkerKilledError
 from oraculo_kit.report import STORED, failed_outcome
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _as_stored(services: Services, outcomes: Sequence[SourceOutcome], run: Run) 
 
 def _killer(services: Services, source: IngestSource, run: Run) -> SourceOutcome:
     storage = services.vetor_storage
-    error = ExtractionError(
+    error = WorkerKilledError(
         f"{source.key}: the worker process that ingested it was killed, and another one that had nothing else to do. "
         "It needs more memory than there is, or breaks a library; an earlier version of it stays in the base"
     )

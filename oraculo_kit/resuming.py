@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 50  # as many as a store keeps
 
+ended_here: set[str] = set()
+"""Runs of this process that have ended, whatever the store says of them: on a full disk it could not take note."""
+
 
 def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -> RunRecord | None:
     """Return the run to go on with.
@@ -37,7 +40,7 @@ def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -
     last = next(
         (run for run in storage.runs(_LOOKED_AT) if described is None or _is_over(run, described)), None
     )
-    if last is not None and last.state == "running":
+    if last is not None and last.state == "running" and last.id not in ended_here:
         raise SourceError(
             f"run {last.id[:8]}, started {last.started_at[:19]}, still runs; wait for it, or cancel it where it runs"
         )

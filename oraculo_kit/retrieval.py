@@ -131,7 +131,8 @@ def search_in(
     """
     if store is None:
         return search(query, k, rerank=rerank, **options)
-    results: SearchResults = _found(store, query, k, SearchKeywords(**{"unique": True, **options}), rerank)
+    chosen: Any = {"unique": True, **options}
+    results: SearchResults = _found(store, query, k, chosen, rerank)
     return results
 
 

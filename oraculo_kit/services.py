@@ -335,6 +335,12 @@ def _open_store(process: _Process, settings: Settings) -> VetorStorage:
 
 def _check_visible(store: str) -> None:
     """Refuse to make a store on a Dask worker: the caller's exists, so this is another machine, or was taken away."""
+    from oraculo_kit.storage.adapted.location import is_adapted, parse_location
+
+    if is_adapted(store):
+        store = str(
+            parse_location(store).catalog
+        )  # a second catalog would fight the caller's over one vector store
     if not is_url(store) and not os.path.isdir(store):
         raise StoreNotFoundError(
             f"there is no store at {store} on {socket.gethostname()}, a Dask worker; a worker never makes one. If it runs on "

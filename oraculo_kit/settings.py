@@ -220,7 +220,10 @@ class Settings:
         "most memory to read one document with, in MiB",
     )
     url_allow: str = _setting(
-        "ORACULO_URL_ALLOW", "", _TEXT, "hosts and networks that documents may be fetched from, besides public ones"
+        "ORACULO_URL_ALLOW",
+        "",
+        _TEXT,
+        "hosts and networks that documents may be fetched from, besides public ones",
     )
     url_timeout: float = _setting(
         "ORACULO_URL_TIMEOUT", 60.0, _number(0.1, 3600), "longest time to fetch one document, in seconds"

@@ -6,11 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from oraculo_kit.cli import main
 from oraculo_kit.storage import open_storage
+from tests.engines import factories
 from tests.storage.kit import documents, flip_bit
 
 
@@ -113,6 +115,46 @@ def test_another_embedder_is_given_by_its_name(base: Path, capsys: pytest.Captur
     assert "provider:model" in err
 
 
+def test_a_base_is_copied_and_copied_again(
+    base: Path, project: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, out, err = run(capsys, "copy", str(base), "copy")
+    assert code == 0
+    assert "2 sources copied" in out
+    assert out.endswith("all the same\n")
+    assert "25 of 25 chunks copied" in err
+    assert "0 sources copied, 2 were there" in run(capsys, "copy", str(base), "copy", "--quiet")[1]
+    code, _, err = run(capsys, "copy", str(base), str(base))
+    assert (code, "source and target are both" in err) == (2, True)
+    code, _, err = run(capsys, "copy", "nothing", "copy")
+    assert (code, "there is no store at" in err) == (2, True)
+    code, _, err = run(capsys, "copy", str(base), "postgresql://ana:s3nha@localhost:1/base")
+    assert code == 2
+    assert "s3nha" not in err
+    monkeypatch.setattr("oraculo_kit.copying._compare", lambda *stores: (0, ["the source 'a' differs"]))
+    code, out, _ = run(capsys, "copy", str(base), "copy")
+    assert (code, "- the source 'a' differs" in out) == (1, True)
+
+
+def test_a_base_in_a_vector_store_is_looked_after_too(
+    base: Path, project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    factories.made.clear()
+    url = f"langchain:tests.engines.factories:counting?catalog={quote(str(project / 'catalog'))}"
+    assert run(capsys, "compact", "--store", url)[0] == 2  # there is none
+    try:
+        assert run(capsys, "copy", str(base), url)[0] == 0
+        for command in ("verify", "health", "repair", "compact"):
+            code, out, _ = run(capsys, command, "--store", url)
+            assert code == 0, out
+        code, _, err = run(capsys, "optimize", "--store", url)
+        assert (code, "has an index of its own" in err) == (2, True)
+        code, out, _ = run(capsys, "compact", "--purge", "--store", url)
+        assert "whose own files are beyond it" in out
+    finally:
+        factories.made.clear()
+
+
 @pytest.mark.parametrize("command", ["health", "verify", "repair", "compact", "optimize"])
 def test_a_base_that_is_not_there_is_not_made(
     project: Path, capsys: pytest.CaptureFixture[str], command: str
@@ -127,8 +169,8 @@ def test_a_base_that_is_not_there_is_not_made(
     assert "there is no base at" in err
 
 
-def test_a_url_is_no_folder(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _, err = run(capsys, "verify", "--store", "postgresql://server/base")
+def test_a_snapshot_is_restored_into_a_folder_only(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "restore", "copy", "--store", "postgresql://server/base")
     assert code == 2
     assert "is not a folder" in err
 

@@ -19,7 +19,8 @@ from langchain_core.documents import Document
 from oraculo_kit import ingest
 from oraculo_kit.errors import ExtractionError, SourceError
 from oraculo_kit.extraction import ExtractionLimits, extract, stop_helpers
-from tests.tools.documents import make_docx, make_epub, make_xlsx
+from oraculo_kit.services import vetor_storage
+from tests.tools.documents import make_docx, make_epub, make_xlsx, repack
 
 LIMITS = ExtractionLimits(seconds=8.0, memory_bytes=256 << 20)
 NEIGHBOUR = "Como emitir nota fiscal eletrônica"
@@ -30,7 +31,8 @@ SECRET = "planted-in-another-file"
 def _no_helper_is_left() -> Iterator[None]:
     yield
     stop_helpers()
-    assert psutil.Process().children() == []
+    left = [" ".join(child.cmdline()) for child in psutil.Process().children()]
+    assert not [command for command in left if "extraction_helper" in command]
 
 
 def bomb(container: bytes, member: str, head: bytes, repeated: bytes, tail: bytes, megabytes: int) -> bytes:
@@ -63,6 +65,15 @@ def xlsx_of_rows() -> bytes:
     head = b'<worksheet xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main"><sheetData>'
     row = b'<row><c t="inlineStr"><is><t>nota</t></is></c></row>'
     return bomb(make_xlsx(), "xl/worksheets/sheet1.xml", head, row, b"</sheetData></worksheet>", 100)
+
+
+def xlsx_of_strings() -> bytes:
+    """Return a workbook whose table of texts expands to 300 MB; openpyxl itself writes none, so it is declared here."""
+    kind = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
+    part = b'<Override PartName="/xl/sharedStrings.xml" ContentType="' + kind + b'"/></Types>'
+    workbook = repack(make_xlsx(), **{"[Content_Types]_xml": lambda types: types.replace(b"</Types>", part)})
+    head = b'<sst xmlns="http://schemas.openxmlformats.org/spreadsheetml/2006/main">'
+    return bomb(workbook, "xl/sharedStrings.xml", head, b"<si><t>nota</t></si>", b"</sst>", 300)
 
 
 def epub_bomb() -> bytes:
@@ -127,9 +138,12 @@ def test_a_zip_bomb_ends_at_the_memory_limit(name: str, make: Callable[[], bytes
     assert psutil.Process().memory_info().rss - before < 50_000_000
 
 
-def test_a_sheet_with_rows_without_end_ends_at_a_limit() -> None:
-    with pytest.raises(ExtractionError, match=r"^a\.xlsx: reading it takes more than 1 s"):
-        extract(xlsx_of_rows(), "a.xlsx", limits=ExtractionLimits(1.0, LIMITS.memory_bytes))
+@pytest.mark.parametrize("make", [xlsx_of_rows, xlsx_of_strings])
+def test_a_workbook_without_end_ends_at_a_limit(make: Callable[[], bytes]) -> None:
+    with pytest.raises(
+        ExtractionError, match=r"^a\.xlsx: reading it takes more than (1 s|256 MiB of memory)"
+    ):
+        extract(make(), "a.xlsx", limits=ExtractionLimits(1.0, LIMITS.memory_bytes))
 
 
 @pytest.mark.parametrize("declared", [1 << 31, 100])
@@ -221,7 +235,7 @@ def test_an_external_document_type_is_not_fetched(name: str, tmp_path: Path) -> 
 
 # --- text that makes patterns start over ------------------------------------------------------------------------
 
-_SIZE = 1_000_000
+_SIZE = 250_000  # what starts over for each character would take minutes
 TEXTS = {
     "hashes": "#" * _SIZE,
     "hash and spaces": "#" + " " * _SIZE,
@@ -257,8 +271,8 @@ TEXTS = {
 def test_no_text_makes_the_readers_of_plain_text_start_over_and_over(text: str) -> None:
     data = text.encode()
     for name in ("a.md", "a.txt", "a.html"):
-        within(5, partial(extract, data, name, limits=LIMITS))
-    within(5, partial(extract, data[:250_000], "a.csv"))
+        within(20, partial(extract, data, name))
+    within(20, partial(extract, data, "a.csv"))
 
 
 # --- through the whole ingestion ---------------------------------------------------------------------------------
@@ -267,7 +281,7 @@ def test_no_text_makes_the_readers_of_plain_text_start_over_and_over(text: str) 
 def test_hostile_files_cost_themselves_and_their_neighbours_are_stored(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("ORACULO_EXTRACT_SECONDS", "5")
+    monkeypatch.setenv("ORACULO_EXTRACT_SECONDS", "2")
     monkeypatch.setenv("ORACULO_EXTRACT_MEMORY_MB", "256")
     monkeypatch.setenv("ORACULO_MAX_FILE_MB", "20")
     folder = project / "docs"
@@ -301,8 +315,14 @@ def test_hostile_files_cost_themselves_and_their_neighbours_are_stored(
     report = ingest(folder, n_jobs=1, progress=False)
     assert time.monotonic() - started < 60
     failed = {Path(outcome.source).name: outcome for outcome in report if outcome.status == "failed"}
-    assert set(failed) - {name for name in failed if name.startswith("bytes-")} == expected
+    assert set(failed) == expected
     assert all(outcome.error and outcome.message for outcome in failed.values())
     added = {Path(outcome.source).name for outcome in report if outcome.status == "added"}
     assert {"vizinho.md", "deep.html", "spaces.md"} <= added
+    if sys.platform == "linux":
+        # The byte of a name that is no text stands as an escape in the report and in the base.
+        assert {"line\nend.txt", "bytes-\\udcff.txt"} <= added
+        stored_keys = {Path(row.source).name for row in vetor_storage().sources()}
+        assert {"line\nend.txt", "bytes-\\udcff.txt"} <= stored_keys
+        assert ingest(folder, glob="bytes-*", n_jobs=1, progress=False).counts == {"unchanged": 1}
     assert SECRET not in repr([outcome.message for outcome in report])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import struct
 import subprocess
 import sys
@@ -16,14 +15,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from joblib import Parallel, delayed
 from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
-from oraculo_kit import IngestReport, ingest, ingest_task, parallel_services
+from oraculo_kit import ingest, ingest_task
 from oraculo_kit.errors import (
     EmbeddingError,
-    OraculoError,
     ServicesFailedError,
     SettingsError,
     SourceError,
@@ -32,7 +29,6 @@ from oraculo_kit.errors import (
 from oraculo_kit.ingestion import ingest_sources
 from oraculo_kit.inputs import find_sources
 from oraculo_kit.services import use, vetor_storage
-from oraculo_kit.storage import open_storage
 from oraculo_kit.storage.lock import WriterLock
 from tests.conftest import _REPORT
 
@@ -336,54 +332,6 @@ def test_ingest_task_takes_one_source_and_says_so(folder: Path) -> None:
     assert "got nothing" in ingest_task(folder / "vazia").message
 
 
-def _rows(store: str) -> list[tuple[Any, ...]]:
-    """Return everything two equal runs must agree on: chunks, metadata, ledger and vectors."""
-    with open_storage(store, read_only=True) as storage:
-        frame = storage.to_pandas().sort_values("id")
-        chunks = [
-            (row.id, row.source, row.ordinal, row.text, json.dumps(row.metadata, sort_keys=True))
-            for row in frame.itertuples()
-        ]
-        ledger = [
-            (row.source, row.chunks, row.ledger.content_hash, row.ledger.pipeline)
-            for row in storage.sources()
-        ]
-        assert storage.verify().ok
-        vectors = [
-            (hit.id, round(hit.score, 4)) for hit in storage.search("nota fiscal", k=500, mode="vector")
-        ]
-    return [*chunks, *ledger, *sorted(vectors)]
-
-
-def test_every_way_to_run_gives_the_same_store_row_by_row(folder: Path, project: Path) -> None:
-    paths = sorted(str(path) for path in folder.iterdir())
-    stores = {
-        name: str(project / "stores" / name)
-        for name in ("cell", "loky", "mp", "threads", "plain", "many", "cli")
-    }
-    use(stores["cell"])
-    ingest(folder, progress=False)
-    for name, backend in (("loky", "loky"), ("mp", "multiprocessing"), ("threads", "threading")):
-        use(stores[name])
-        with parallel_services(n_jobs=2, backend=backend):
-            report = IngestReport(Parallel()(delayed(ingest_task)(path) for path in paths))
-        assert report.counts == {"added": 15}
-    use(stores["plain"])
-    outcomes = Parallel(n_jobs=2)(delayed(ingest_task)(path) for path in paths)
-    assert {item.store for item in outcomes} == {stores["plain"]}
-    use(stores["many"])
-    assert ingest(folder, n_jobs=2, progress=False).counts == {"added": 15}
-    subprocess.run(
-        [sys.executable, "-m", "oraculo_kit", "ingest", "-q", "--store", stores["cli"], str(folder)],
-        check=True,
-        timeout=120,
-    )
-    expected = _rows(stores["cell"])
-    assert len(expected) > 60
-    for name, store in stores.items():
-        assert _rows(store) == expected, name
-
-
 def test_workers_are_really_other_processes_and_say_so(folder: Path) -> None:
     report = ingest(folder, n_jobs=2, progress=False)
     assert os.getpid() not in {item.pid for item in report}
@@ -399,38 +347,6 @@ def _many(project: Path, count: int) -> Path:
     for number in range(count):
         (folder / f"{number:04}.txt").write_text(f"documento {number} " * 100, encoding="utf-8")
     return folder
-
-
-class _Deadly:
-    """Kills the process that embeds a certain text."""
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        if any("mata" in text for text in texts):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return [[1.0, float(len(text))] for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        return [1.0, float(len(text))]
-
-
-@pytest.mark.skipif(os.name != "posix", reason="SIGKILL")
-def test_a_killed_worker_is_said_in_words_and_the_next_run_goes_on(project: Path) -> None:
-    folder = _many(project, 160)
-    last = folder / "0159.txt"
-    last.write_text("este texto mata", encoding="utf-8")
-    use(embedder=_Deadly())
-    with pytest.raises(
-        OraculoError, match=r"a worker process was killed.* after \d+ of 160 sources"
-    ) as caught:
-        ingest(folder, n_jobs=2, progress=False)
-    stored = len(vetor_storage().sources())
-    assert f"after {stored} of 160" in str(caught.value)
-    assert {row.chunks for row in vetor_storage().sources()} <= {2}
-    assert vetor_storage().verify().ok
-    last.write_text("este texto vive", encoding="utf-8")
-    report = ingest(folder, n_jobs=2, progress=False)
-    assert report.counts == {"added": 160 - stored} | ({"unchanged": stored} if stored else {})
-    assert len(vetor_storage()) == 159 * 2 + 1
 
 
 @pytest.mark.skipif(os.name != "posix", reason="process groups")

@@ -96,8 +96,8 @@ def test_a_document_that_kills_its_worker_costs_itself_and_not_the_run(
     check_whole(vetor_storage())
     assert oraculo.runs()["state"].tolist() == ["finished"]
     bad.write_text("este texto vive", encoding="utf-8")
-    assert report.retry(n_jobs=2, progress=False).counts == {"added": 1}
-    assert ingest(folder, n_jobs=2, progress=False).counts == {"unchanged": 120}
+    assert report.retry(progress=False).counts == {"added": 1}
+    assert ingest(folder, n_jobs=1, progress=False).counts == {"unchanged": 120}
 
 
 @posix
@@ -147,7 +147,9 @@ def test_a_kernel_killed_in_mid_ingest_and_opened_again_has_lost_nothing(
     kernel = first.manager.provisioner.process
     workers = psutil.Process(kernel.pid).children(recursive=True)
     os.kill(kernel.pid, signal.SIGKILL)
-    psutil.wait_procs(workers, timeout=20)
+    for worker in workers:  # as a power cut would; else one ends what it is at
+        with suppress(psutil.NoSuchProcess):
+            worker.kill()
     second = notebook(PYTHONPATH=str(ROOT))
     state = second.run(prepare.format(0) + "(oraculo.runs()['state'].tolist(), len(oraculo.sources()))")
     assert state.result is not None
@@ -157,10 +159,10 @@ def test_a_kernel_killed_in_mid_ingest_and_opened_again_has_lost_nothing(
     resumed = second.run(
         "r = oraculo.ingest(resume=True, progress=False, n_jobs=1); (r.run, r.counts, r.chunks)"
     )
+    use(embedder=Slow(0))
     chunks = len(vetor_storage())
     assert resumed.result == f"('{run}', {{'added': 150}}, {chunks})"
     assert {row.source for row in vetor_storage().sources()} == {str(path) for path in folder.iterdir()}
-    use(embedder=Slow(0))
     check_whole(vetor_storage())
 
 
@@ -194,7 +196,7 @@ _FORKED = (
         print(handle)
         try:
             handle.result()
-        except oraculo.OraculoError as exc:
+        except oraculo.errors.OraculoError as exc:
             print(exc)
         sys.exit()
     os.waitpid(child, 0)
@@ -232,7 +234,8 @@ def test_a_background_run_ends_in_the_base_in_which_it_began(project: Path) -> N
 def test_an_interrupted_command_says_how_to_go_on_and_prints_no_tracebacks(
     project: Path, moment: str
 ) -> None:
-    write_files(project / "docs", 3000, size=400)
+    write_files(project / "docs", 2000, size=400)
+    oraculo.start_services()
     child = subprocess.Popen(
         [sys.executable, "-m", "oraculo_kit", "ingest", "docs", "--jobs", "2"],
         cwd=project,

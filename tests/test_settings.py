@@ -316,7 +316,7 @@ def test_the_store_is_the_same_absolute_path_from_any_folder_of_the_project(proj
     ("given", "kept"),
     [
         ("postgresql://host/base", True),
-        ("langchain:pkg.mod:factory", True),
+        ("langchain:pkg.mod:factory?catalog=/p/base", True),
         ("base", False),
         ("C:\\base", False),
         ("d:/base", False),

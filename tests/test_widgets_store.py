@@ -130,8 +130,8 @@ def test_a_deletion_is_asked_first_and_then_done(browser: StoreBrowser, store: F
     told(browser, "tick", 2, True)
     assert list(browser.selection["chunks"]) == [store.sources()[1].chunks, store.sources()[2].chunks]
     names = list(browser.selection["source"])
-    assert "Delete 2 sources with" in told(browser, "delete")
-    assert "Delete 2 sources" not in told(browser, "keep")
+    assert "Sources: 2, chunks: " in told(browser, "delete")
+    assert "Sources: 2, chunks" not in told(browser, "keep")
     assert len(store.sources()) == 25
     told(browser, "delete")
     text = told(browser, "confirm")
@@ -172,7 +172,7 @@ def test_a_changed_file_is_seen_and_ingested_again(project: Path) -> None:
     assert browser.wait()
     assert "file changed" in shown(browser)
     told(browser, "open", 0)
-    assert "Ingest 1 sources again?" in told(browser, "ingest")
+    assert "Ingest again? Sources: 1." in told(browser, "ingest")
     text = told(browser, "confirm")
     assert browser.error is None
     assert "Ingested again: replaced 1" in text

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, overload
 
 from oraculo_kit.storage.arguments import check_batch
-from oraculo_kit.storage.columns import check_key, plain_value
 from oraculo_kit.storage.capabilities import Capabilities
+from oraculo_kit.storage.columns import check_key, plain_value
 from oraculo_kit.storage.filters import Filter
 from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.results import SearchResults

@@ -62,7 +62,9 @@ class CompactReport:
     bytes_before, bytes : int
         Size of all files, before and after.
     purged : bool
-        Whether what was deleted was erased from every file, too.
+        Whether what was deleted was erased, too.
+    reach : str
+        What it was erased from then, and what is beyond it.
     seconds : float
     """
 
@@ -74,9 +76,10 @@ class CompactReport:
     bytes: int
     purged: bool
     seconds: float
+    reach: str = "every file"
 
     def __repr__(self) -> str:
-        erased = "; deleted data was erased from every file" if self.purged else ""
+        erased = f"; deleted data was erased from {self.reach}" if self.purged else ""
         return (
             f"{self.segments_before} -> {self.segments} segments, {self.dropped} deleted vectors dropped, "
             f"{self.bytes_before / 1e6:.1f} -> {self.bytes / 1e6:.1f} MB in {self.seconds:.1f} s{erased}"

@@ -38,8 +38,8 @@ from oraculo_kit.errors import (
 from oraculo_kit.storage.arguments import check_batch, check_end, check_limit, checked_documents, checked_ids
 from oraculo_kit.storage.base import Mode, Progress, VetorStorage
 from oraculo_kit.storage.browsing import MetadataKey, known_keys, sampled_values, source_page
-from oraculo_kit.storage.columns import value_pages
 from oraculo_kit.storage.capabilities import EMBEDDED
+from oraculo_kit.storage.columns import value_pages
 from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.compaction import CompactReport
 from oraculo_kit.storage.compaction import compact as compact_store

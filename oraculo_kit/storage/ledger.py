@@ -47,7 +47,7 @@ def source_rows(catalog: Catalog, chosen: str, values: Mapping[str, Any] | None 
     """
     rows = catalog.rows(
         f"SELECT key, chunk_count, language, written_at, metadata, checksum, {_ENTRY} FROM sources {chosen}",
-        values or {},
+        dict(values or {}),
     )
     for key, _, language, _, metadata, checksum, *_ in rows:
         check_source(catalog, key, metadata, language, checksum)

@@ -130,7 +130,8 @@ def list_sources(
     The inner query reads an index only where it can, so that a late page of many sources costs milliseconds too.
     """
     checked_list_request(contains, order, first, count)
-    where, values = "1", {"first": first, "count": count}
+    where = "1"
+    values: dict[str, Any] = {"first": first, "count": count}
     if contains:
         # LIKE folds the case of ASCII letters alone: É and é are looked for as typed, in capitals and in small letters.
         forms = dict.fromkeys((contains, contains.lower(), contains.upper()))

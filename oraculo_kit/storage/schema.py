@@ -166,8 +166,8 @@ def expected_statements() -> Mapping[str, str]:
     """
     with closing(apsw.Connection(":memory:")) as db:
         db.execute(SCHEMA)
-        made = dict(db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall())
-    return {**made, "chunk_text": FULL_TEXT}
+        made = db.execute("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    return {str(name): str(sql) for name, sql in made} | {"chunk_text": FULL_TEXT}
 
 
 def migrate(db: apsw.Connection, version: int) -> None:

@@ -74,7 +74,14 @@ def row_digest(write: SourceWrite) -> str:
     """
     shared = json.loads(write.metadata)
     ledger = write.ledger
-    told: list[Any] = [write.key, ledger.content_hash, ledger.bytes, ledger.mtime_ns, ledger.pipeline, ledger.run]
+    told: list[Any] = [
+        write.key,
+        ledger.content_hash,
+        ledger.bytes,
+        ledger.mtime_ns,
+        ledger.pipeline,
+        ledger.run,
+    ]
     for row in _ordered(write):
         told += [row.id, row.ordinal, row.text, {**shared, **json.loads(row.metadata)}]
     return hashlib.blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=16).hexdigest()
@@ -82,7 +89,9 @@ def row_digest(write: SourceWrite) -> str:
 
 def ordered_vectors(write: SourceWrite) -> NDArray[np.float32]:
     """Return the vectors of a source in the order of `row_digest`: by place, then by id."""
-    order = sorted(range(len(write.rows)), key=lambda place: (write.rows[place].ordinal, write.rows[place].id))
+    order = sorted(
+        range(len(write.rows)), key=lambda place: (write.rows[place].ordinal, write.rows[place].id)
+    )
     return write.vectors[order]
 
 

@@ -180,7 +180,7 @@ class AskExplorer(Explorer):
         self._question.observe(self.handler(lambda _change: self.ask()), "value")
         self._button.on_click(self.handler(lambda _button: self.ask()))
         self._stop_button.on_click(self.handler(lambda _button: self.stop()))
-        self._comment = ipywidgets.Textarea(rows=3, layout={"width": "100%"})
+        self._comment = ipywidgets.Textarea(rows=3, style=wide, layout={"width": "100%"})
         send = ipywidgets.Button(description=_("Keep in the base"), layout=_NARROW, button_style="primary")
         cancel = ipywidgets.Button(description=_("Cancel"), layout=_NARROW)
         send.on_click(self.handler(lambda _button: self._keep_comment()))
@@ -339,7 +339,6 @@ class AskExplorer(Explorer):
             self._keep("good", "")
         elif event == "say" and payload in ("bad", "corrected"):
             self._comment_on(payload)
-            self._show()
 
     # What somebody says of the answer
 
@@ -349,14 +348,13 @@ class AskExplorer(Explorer):
         self._comment.value = ""
         self._comment_box.layout.display = None if verdict else "none"
         if verdict == "bad":
-            self._comment.placeholder = _("What is wrong with it? May be left empty.")
+            self._comment.description = _("What is wrong with it? May be left empty.")
         elif verdict == "corrected":
-            self._comment.placeholder = _("What is the right answer?")
-        self._comment.tooltip = self._comment.placeholder
-        if verdict:
-            self._comment.focus()
-        elif self.answer is not None:
+            self._comment.description = _("What is the right answer?")
+        if self.answer is not None:
             self._show()
+        if verdict:  # after the pane, which gives the focus back to the button
+            self._comment.focus()
 
     def _keep_comment(self) -> None:
         if self._verdict:

@@ -77,7 +77,8 @@ class IngestMonitor(Explorer):
 
     Examples
     --------
-    >>>     >>> import oraculo_kit as oraculo
+    >>> from pathlib import Path
+    >>> import oraculo_kit as oraculo
     >>> _ = Path("docs").mkdir(), Path("docs/ajuda.txt").write_text("Como emitir nota fiscal")
     >>> monitor = oraculo.IngestMonitor("docs")
     >>> monitor.start()

@@ -11,7 +11,9 @@ import numpy as np
 from oraculo_kit.display import one_line, size_text
 from oraculo_kit.errors import QueryError
 from oraculo_kit.messages import N_
+from oraculo_kit.storage.results import root_of
 from oraculo_kit.widgets.base import Explorer
+from oraculo_kit.widgets.hitlists import shown_source
 from oraculo_kit.widgets.mapping import (
     PAGE,
     MapPoints,
@@ -114,7 +116,7 @@ class MapExplorer(Explorer):
         self._interactive = interactive
         self._scatter: ScatterView | None = None
         self._jscatter: Any = None
-        self._is_asked = False
+        self._is_asked = self._is_filling = False
         self._near: Neighbourhood | None = None
         self._chosen = _NOBODY
         self._class: int | None = None
@@ -139,7 +141,7 @@ class MapExplorer(Explorer):
             options=[(_("one colour"), "")],
             description=_("Colour"),
             style={"description_width": "initial"},
-            layout=_NARROW,
+            layout={"width": "auto", "max_width": "14em"},
         )
         self._query = ipywidgets.Text(
             value=query,
@@ -210,9 +212,10 @@ class MapExplorer(Explorer):
         self._color = self.points.colouring.key
         wanted = [*keys, self._color] if self._color and self._color not in keys else keys
         if [value for _label, value in self._key.options] != ["", *wanted]:
-            with self._key.hold_trait_notifications():
-                self._key.options = [(_("one colour"), ""), *((_shown_key(key), key) for key in wanted)]
-                self._key.value = self._color
+            self._is_filling = True
+            self._key.options = [(_("one colour"), ""), *((_shown_key(key), key) for key in wanted)]
+            self._key.value = self._color
+            self._is_filling = False
         if self._scatter is not None:
             self._scatter.close()
             self._scatter = None
@@ -234,7 +237,7 @@ class MapExplorer(Explorer):
 
     def _recolour(self) -> None:
         points, store, key = self.points, self.store, self._key.value
-        if points is None or points.colouring.key == key:
+        if points is None or self._is_filling or points.colouring.key == key:
             return
 
         def done(coloured: MapPoints) -> None:
@@ -456,11 +459,19 @@ class MapExplorer(Explorer):
         ]
         opened = self._passage.chunk.id if self._passage is not None else None
         return chunk_list(
-            self._chunks, len(listed), self._page, _, heading=heading, colours=colours, opened=opened
+            self._chunks,
+            len(listed),
+            self._page,
+            _,
+            heading=heading,
+            colours=colours,
+            opened=opened,
+            root=root_of(self.store.location),
         )
 
     def _reader_node(self, passage: Passage) -> Node:
-        return reader(passage, self.translated, title=passage.chunk.source)
+        title = shown_source(passage.chunk.source, root_of(self.store.location))
+        return reader(passage, self.translated, title=title)
 
     # What it answers
 

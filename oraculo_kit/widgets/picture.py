@@ -97,7 +97,10 @@ def draw_map(
 def _pixels(xy: Points, size: tuple[int, int]) -> NDArray[np.float64]:
     half = min(size) / 2 * _MARGIN
     middle = np.array([size[0] / 2, size[1] / 2])
-    return middle + xy.astype(np.float64) * [half * max(size[0] / size[1] * 0.98, 1), -half]
+    found: NDArray[np.float64] = middle + xy.astype(np.float64) * np.array(
+        [half * max(size[0] / size[1] * 0.98, 1), -half]
+    )
+    return found
 
 
 def _empty(size: tuple[int, int]) -> Layer:
@@ -130,7 +133,7 @@ def _splat(at: NDArray[np.float64], codes: Codes, kinds: int, radius: float, siz
 
 def _blurred(counted: NDArray[np.float32], radius: float) -> NDArray[np.float32]:
     """Return the counts with each point as a disc."""
-    kinds, height, width = counted.shape
+    _, height, width = counted.shape
     reach = int(np.ceil(radius))
     total = np.zeros_like(counted)
     kind, row, column = np.nonzero(counted)
@@ -162,12 +165,14 @@ def _plain(at: NDArray[np.float64], code: int, radius: float, size: tuple[int, i
 
 def _lines(start: NDArray[np.float64], ends: NDArray[np.float64]) -> NDArray[np.float64]:
     parts = [np.linspace(start, end, max(int(np.hypot(*(end - start))), 2)) for end in ends]
-    return np.concatenate(parts)
+    points: NDArray[np.float64] = np.concatenate(parts)
+    return points
 
 
 def _cross(middle: NDArray[np.float64]) -> NDArray[np.float64]:
     steps = np.arange(-9, 10)[:, None]
-    return middle + np.concatenate([steps * [1, 0], steps * [0, 1]])
+    arms: NDArray[np.float64] = np.concatenate([steps * [1.0, 0.0], steps * [0.0, 1.0]])
+    return np.asarray(middle + arms, np.float64)
 
 
 def _png(picture: Layer, colours: Sequence[str], width: int, height: int) -> bytes:

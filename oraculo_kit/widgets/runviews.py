@@ -219,6 +219,7 @@ def _seconds(record: RunRecord) -> float:
 
 
 def ordered(counts: Mapping[str, int]) -> list[tuple[str, int]]:
+    """Return the statuses that occur with their counts, in the order of `STATUSES`."""
     return [(status, counts[status]) for status in STATUSES if counts.get(status)]
 
 

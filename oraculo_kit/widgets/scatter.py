@@ -42,7 +42,7 @@ def load_scatter() -> Any:
 
 class _Backdrop(anywidget.AnyWidget):
     _esm = (Path(__file__).parent / "backdrop.js").read_text(encoding="utf-8")
-    rgb = traitlets.List(None, allow_none=True).tag(sync=True)
+    rgb: Any = traitlets.List(None, allow_none=True).tag(sync=True)
 
 
 class ScatterView(ipywidgets.VBox):
@@ -75,12 +75,12 @@ class ScatterView(ipywidgets.VBox):
             data=self._frame,
             x="x",
             y="y",
-            x_scale=(-1.05, 1.05),
-            y_scale=(-1.05, 1.05),
+            x_scale=(-1.12, 1.12),
+            y_scale=(-1.12, 1.12),
             color_by="code",
             color_map=list(colouring.colours),
             size=size,
-            height=460,
+            height=400,
             axes=False,
             legend=False,
             tooltip=False,
@@ -97,12 +97,13 @@ class ScatterView(ipywidgets.VBox):
 
     def _set_backdrop(self, rgb: Sequence[float] | None) -> None:
         if rgb:
-            self._scatter.background(color=[each / 255 for each in rgb] + [1.0])
+            # Not by `Scatter.background`: that turns axes and legend on again.
+            self._plot.background_color = [each / 255 for each in rgb] + [1.0]
 
     @property
     def payload(self) -> int:
         """Bytes that showing it sends to the browser: the points and the script."""
-        return int(self._plot.points.nbytes) + len(str(self._plot._esm).encode())
+        return 4 * int(self._plot.points.size) + len(str(self._plot._esm).encode())
 
     def colour(self, colouring: Colouring) -> None:
         """Colour the points anew."""
@@ -159,5 +160,5 @@ def _classes(colouring: Colouring) -> Any:
     import pandas as pd
 
     return pd.Categorical.from_codes(
-        colouring.codes.astype(np.int16), categories=list(range(len(colouring.colours)))
+        colouring.codes.astype(np.int16), categories=pd.Index(range(len(colouring.colours)))
     )

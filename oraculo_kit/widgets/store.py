@@ -436,11 +436,11 @@ class StoreBrowser(Explorer):
         keys = [row.source for row in rows]
         chunks = sum(row.chunks for row in rows)
         if verb == "delete":
-            text = _("Delete {sources} sources with {chunks} chunks from the base? The files stay.")
+            text = _("Delete from the base? Sources: {sources}, chunks: {chunks}. The files stay.")
             return storing.confirmation(
                 text.format(sources=f"{len(rows):,}", chunks=f"{chunks:,}"), _("Delete"), _, details=keys
             )
-        text = _("Ingest {sources} sources again? Those that changed replace what is stored of them.")
+        text = _("Ingest again? Sources: {sources}. Those that changed replace what is stored of them.")
         return storing.confirmation(text.format(sources=f"{len(rows):,}"), _("Ingest again"), _, details=keys)
 
     def _view_node(self, *, live: bool) -> Node:

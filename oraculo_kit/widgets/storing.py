@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from oraculo_kit.display import one_line, short_source, size_text
 from oraculo_kit.errors import QueryError
+from oraculo_kit.inputs.base import INSIDE
 from oraculo_kit.messages import N_
 from oraculo_kit.storage.base import SourceRow, VetorStorage
 from oraculo_kit.storage.listing import SourceOrder, SourcePage
@@ -128,24 +129,26 @@ def file_state(row: SourceRow) -> State:
     known = row.ledger
     if not os.path.isabs(row.source) or (known.mtime_ns is None and known.bytes is None):
         return ""
+    if INSIDE in row.source:  # a member of an archive has no file of its own
+        return ""
     try:
         found = os.stat(row.source)
     except (OSError, ValueError):
-        # A member of an archive has no file of its own: its state is not known.
-        return "" if any(os.path.isfile(parent) for parent in PurePath(row.source).parents) else "gone"
+        return "gone"
     same = known.mtime_ns in (None, found.st_mtime_ns) and known.bytes in (None, found.st_size)
     return "stored" if same else "changed"
 
 
-def can_be_read_again(source: str) -> bool:
-    """Tell whether a source's key says where its content is: an absolute path or an address.
+def origin(source: str) -> str:
+    """Return the path or address where a source's content is, of a member of an archive the archive; else empty.
 
     Examples
     --------
-    >>> can_be_read_again("https://example.org/a.html"), can_be_read_again("dataframe/7")
-    (True, False)
+    >>> origin("https://example.org/a.html"), origin("/a.zip!/b.txt"), origin("dataframe/7")
+    ('https://example.org/a.html', '/a.zip', '')
     """
-    return os.path.isabs(source) or bool(urlsplit(source).netloc)
+    whole = source.partition(INSIDE)[0]
+    return whole if os.path.isabs(whole) or urlsplit(whole).netloc else ""
 
 
 def place_key(source: str) -> str:
@@ -205,8 +208,10 @@ def source_table(
         checked=keys <= set(ticked),
         aria_label=_("Select all on this page"),
     )
-    titles = [_("source"), _("chunks"), _("size"), _("language"), _("written"), _("state")]
-    numbers = {1, 2}
+    titles = [_("source"), _("chunks"), _("state"), _("size"), _("language"), _("written")]
+    if opened is not None:  # the source stands beside the list, which has half the room then
+        titles = titles[:3]
+    numbers = {1, 3}
     head = node(
         "tr",
         node("th", every, scope="col", class_="oraculo-tick"),
@@ -217,7 +222,14 @@ def source_table(
     )
     rows = [
         _source_row(
-            place, row, states.get(row.source, ""), _, row.source in ticked, row.source == opened, root
+            place,
+            row,
+            states.get(row.source, ""),
+            _,
+            is_ticked=row.source in ticked,
+            is_open=row.source == opened,
+            is_narrow=opened is not None,
+            root=root,
         )
         for place, row in enumerate(page.rows)
     ]
@@ -231,7 +243,15 @@ def source_table(
 
 
 def _source_row(
-    place: int, row: SourceRow, state: State, _: Translator, is_ticked: bool, is_open: bool, root: str
+    place: int,
+    row: SourceRow,
+    state: State,
+    _: Translator,
+    *,
+    is_ticked: bool,
+    is_open: bool,
+    is_narrow: bool,
+    root: str,
 ) -> Node:
     name = shown_key(row.source, root)
     title = row.metadata.get("title")
@@ -259,17 +279,21 @@ def _source_row(
         aria_expanded=is_open,
     )
     size = size_text(row.ledger.bytes) if row.ledger.bytes is not None else ""
-    return node(
-        "tr",
-        node("td", tick, class_="oraculo-tick"),
+    cells = [
         node("td", opens),
         node("td", f"{row.chunks:,}", class_="oraculo-number"),
-        node("td", size, class_="oraculo-number"),
-        node("td", row.language or ""),
-        node("td", day_and_time(row.written_at), class_="oraculo-quiet"),
         node(
             "td", _(STATES[state]) if state else "", class_=f"oraculo-quiet oraculo-state-{state or 'none'}"
         ),
+        node("td", size, class_="oraculo-number"),
+        node("td", row.language or "", dir="auto"),
+        node("td", day_and_time(row.written_at), class_="oraculo-quiet"),
+    ]
+    shown = cells[:3] if is_narrow else cells
+    return node(
+        "tr",
+        node("td", tick, class_="oraculo-tick"),
+        *shown,
         class_="oraculo-current" if is_open else None,
     )
 
@@ -365,6 +389,9 @@ def source_facts(source: Source, _: Translator, *, root: str = "") -> Node:
     close = node(
         "button", _("Close"), event="close-source", key="close-source", class_="oraculo-button", live=True
     )
+    heading = node(
+        "h4", shown_key(row.source, root, 200), dir="auto", tabindex=-1, key="source", class_="oraculo-fill"
+    )
     facts = {
         _("embedded as"): row.ledger.pipeline,
         _("run"): row.ledger.run,
@@ -373,9 +400,8 @@ def source_facts(source: Source, _: Translator, *, root: str = "") -> Node:
     known = {name: value for name, value in facts.items() if value}
     return node(
         "header",
-        node("h4", shown_key(row.source, root, 200), dir="auto", tabindex=-1, key="source"),
+        node("div", heading, close, class_="oraculo-toolbar oraculo-source-head"),
         node("p", " · ".join(part for part in said if part), class_="oraculo-muted oraculo-small"),
-        node("div", node("span", class_="oraculo-fill"), close, class_="oraculo-toolbar", live=True),
         node(
             "details",
             node("summary", _("Metadata")),

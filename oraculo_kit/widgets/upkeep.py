@@ -15,7 +15,7 @@ from oraculo_kit.storage.health import HealthReport
 from oraculo_kit.storage.optimizing import OptimizeReport
 from oraculo_kit.storage.verify import VerifyReport
 from oraculo_kit.widgets.nodes import Node, node
-from oraculo_kit.widgets.storing import can_be_read_again, shown_key
+from oraculo_kit.widgets.storing import origin, shown_key
 
 __all__ = [
     "TASKS",
@@ -71,17 +71,17 @@ def ingest_again(store: VetorStorage, sources: Sequence[str], progress: Progress
             f"this explorer shows {store.location}, and ingestions go to {current}: "
             f"call oraculo_kit.use({store.location!r}) first"
         )
-    others = [source for source in sources if not can_be_read_again(source)]
+    others = [source for source in sources if not origin(source)]
     if others:
         raise QueryError(
             f"{others[0]!r} is no file and no address, so it cannot be read again; ingest its documents or table anew"
         )
-    handle = ingest(list(sources), background=True, allow_urls=True)
+    handle = ingest(list(dict.fromkeys(map(origin, sources))), background=True, allow_urls=True)
     stopped: StoppedError | None = None
     while not handle.done:
         time.sleep(_LOOK)
         try:
-            progress(handle.progress.done, len(sources))
+            progress(handle.progress.done, handle.progress.sources)
         except StoppedError as exc:
             stopped = exc
             handle.cancel()

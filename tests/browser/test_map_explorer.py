@@ -139,8 +139,8 @@ def test_hostile_values_colour_the_map_and_do_nothing_else(page: LabPage) -> Non
     )
     page.explorer.get_by_label("Colour").select_option(index=1)
     expect(status(page)).to_contain_text("sent to the browser")
-    key = [option for option in page.explorer.get_by_label("Colour").locator("option").all_inner_texts()]
-    assert any(HOSTILE[:20] in each.replace("\xa0", " ") for each in key)
+    keys = page.explorer.get_by_label("Colour").locator("option").all_inner_texts()
+    assert any(HOSTILE[:20] in each.replace("\xa0", " ") for each in keys)
     page.page.wait_for_timeout(500)
     assert page.page.evaluate("() => window.hacked") is None
     assert page.run("print(explorer.error, 'onerror=\"' in explorer.snapshot())") == "None False\n"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,9 +18,9 @@ FILES = {"regras.txt": "A nota é emitida até o quinto dia útil.", "prazos.txt
 
 
 @pytest.fixture
-def base(tmp_path: Path) -> Iterator[Path]:
+def base(tmp_path: Path) -> Path:
     """Return a base of this test's own, which it may change."""
-    yield make_base(tmp_path / "base")
+    return make_base(tmp_path / "base")
 
 
 def begin(page: LabPage, base: Path, *, before: str = "", show: str = SHOW) -> None:
@@ -78,7 +77,7 @@ def test_somebody_filters_opens_reads_and_deletes(
     expect(page.explorer.get_by_text("selected: 2")).to_be_visible()
     page.explorer.get_by_role("button", name="Delete...").click()
     question = page.explorer.get_by_role("alertdialog")
-    expect(question).to_contain_text("Delete 2 sources with 22 chunks")
+    expect(question).to_contain_text("Sources: 2, chunks: 22")
     expect(question.get_by_role("button", name="Cancel")).to_be_focused()
     page.picture(f"store delete {name}", None)
     question.get_by_role("button", name="Cancel").click()

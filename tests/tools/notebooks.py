@@ -74,14 +74,19 @@ def _environ(home: Path, language: str) -> dict[str, str]:
         if not name.startswith(("ORACULO_", "PYTEST_", "DASK_")) and not is_provider_name(name)
     }
     kept.setdefault("XDG_RUNTIME_DIR", str(home))  # platformdirs warns without
-    return {**kept, "HOME": str(home), "USERPROFILE": str(home), "ORACULO_LANG": language}
+    width = "100"  # of tables; pytest sets another one
+    return {**kept, "HOME": str(home), "USERPROFILE": str(home), "ORACULO_LANG": language, "COLUMNS": width}
 
 
 def _cleaned(notebook: nbformat.NotebookNode, home: str) -> nbformat.NotebookNode:
     for name in ("jupytext", "widgets"):
         notebook.metadata.pop(name, None)
     # Which Python executed it is no news for a reader.
-    notebook.metadata["language_info"] = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
+    notebook.metadata["language_info"] = {
+        "name": "python",
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+    }
     for cell in _code_cells(notebook):
         cell.metadata = {name: value for name, value in cell.metadata.items() if name == "tags"}
         outputs = [output for output in cell.outputs if _LIVE not in output.get("data", {})]

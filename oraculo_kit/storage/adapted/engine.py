@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from oraculo_kit.errors import SettingsError, StorageError, StoreUnsupportedError
+from oraculo_kit.errors import OraculoError, SettingsError, StorageError, StoreUnsupportedError
 
 if TYPE_CHECKING:
     from langchain_core.vectorstores import VectorStore
@@ -35,6 +35,10 @@ _LARGEST = 1 << 62  # engines hold integers of 64 bits
 
 _opened: dict[tuple[int, str, str], _Shared] = {}
 _opening = threading.RLock()
+
+
+class EngineFailedError(Exception):
+    """The vector store cannot be opened; no user sees it, because the catalog can do without."""
 
 
 class _Shared:
@@ -93,9 +97,8 @@ class Engine:
             if isinstance(made, AbstractContextManager):
                 made = shared.closing.enter_context(made)
         except Exception as exc:
-            raise StorageError(
-                f"{self._location.engine} could not open its vector store: {type(exc).__name__}: {exc}. The base itself is "
-                f"whole: its catalog is {self._location.catalog}"
+            raise EngineFailedError(
+                f"{self._location.engine} could not open its vector store: {type(exc).__name__}: {exc}"
             ) from exc
         try:
             shared.store = _checked(made, self._location.engine)
@@ -127,17 +130,26 @@ class Engine:
         Raises
         ------
         StorageError
+            Or when it does not answer.
         """
-        with self._used() as shared:
-            query = self._embedder.probe()
-            for found in _nearest(shared, query, 10):
-                if found.metadata.get(BASE) != self._base:
-                    raise StorageError(
-                        f"the vector store of {self._location.engine} holds chunks that the catalog "
-                        f"{self._location.catalog} does not know: another program's, or those of another machine's or an "
-                        "older catalog. Give the base an empty collection, or name the catalog that belongs to this one "
-                        "(ORACULO_STORE=langchain:...?catalog=/folder)"
-                    )
+        try:
+            with self._used() as shared:
+                here = _nearest(shared, self._embedder.probe(), 10)
+        except OraculoError:
+            raise
+        except Exception as exc:
+            raise StorageError(
+                f"the vector store of {self._location.engine} does not answer: {type(exc).__name__}: {exc}. A base can be "
+                "made only where it does"
+            ) from exc
+        for found in here:
+            if found.metadata.get(BASE) != self._base:
+                raise StorageError(
+                    f"the vector store of {self._location.engine} holds chunks that the catalog "
+                    f"{self._location.catalog} does not know: another program's, or those of another machine's or an "
+                    "older catalog. Give the base an empty collection, or name the catalog that belongs to this one "
+                    "(ORACULO_STORE=langchain:...?catalog=/folder)"
+                )
 
     def nearest(self, query: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         """Return the numbers of the chunks that the engine takes for the nearest; int64, fewer than k when it has no more."""

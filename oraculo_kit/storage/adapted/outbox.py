@@ -103,7 +103,9 @@ def first_owed(catalog: Catalog, count: int) -> Owed | None:
     rows = catalog.rows("SELECT seq, id, is_new FROM engine_outbox ORDER BY seq LIMIT ?", (count,))
     if not rows:
         return None
-    return Owed(rows[-1][0], list(dict.fromkeys(row[1] for row in rows)), {row[1] for row in rows if not row[2]})
+    return Owed(
+        rows[-1][0], list(dict.fromkeys(row[1] for row in rows)), {row[1] for row in rows if not row[2]}
+    )
 
 
 def settle(catalog: Catalog, last: int) -> None:

@@ -178,10 +178,11 @@ class AdaptedVetorStorage(FaissVetorStorage):
             return None
 
     def _tell(self, what: str) -> None:
-        _log.warning("%s", what)
-        if not self._told:
-            self._told = True
-            warnings.warn(what, UserWarning, stacklevel=2)
+        if self._told:
+            _log.info("%s", what)
+            return
+        self._told = True
+        warnings.warn(what, UserWarning, stacklevel=2)
 
     def _send(self) -> None:
         """Send what the vector store lacks, unless another thread or process is at it."""
@@ -208,7 +209,9 @@ class AdaptedVetorStorage(FaissVetorStorage):
                 return False
             repeated = snapshot.catalog.meta("engine_sending") is not None
             chunks = snapshot.chunks_by_id(owed.ids)
-            vectors, found = snapshot.manifest.vectors_of(np.array([chunk.number for chunk in chunks], np.int64))
+            vectors, found = snapshot.manifest.vectors_of(
+                np.array([chunk.number for chunk in chunks], np.int64)
+            )
         if not repeated:
             self._note("engine_sending", owed.last)
         # Not every engine replaces what has the same id, so it is deleted first. After an interruption all may be there.
@@ -275,9 +278,19 @@ class AdaptedVetorStorage(FaissVetorStorage):
         self._send()
 
     def compact(self, *, purge: bool = False, progress: Progress | None = None) -> CompactReport:
-        if not self.read_only:
-            self._send()  # a purge is to leave nothing in the vector store either
-        return super().compact(purge=purge, progress=progress)
+        self._writing()
+        self._send()
+        owed = self._owed()
+        if purge is True and owed:
+            raise StorageError(
+                f"{owed} changes wait to be sent to the vector store of {self._place.engine}, so it still has what was "
+                "deleted; nothing was purged. Call it again when the vector store answers"
+            )
+        report = super().compact(purge=purge, progress=progress)
+        return replace(
+            report,
+            reach="every file of the catalog, and deleted in the vector store, whose own files are beyond it",
+        )
 
     def optimize(
         self,
@@ -301,10 +314,10 @@ class AdaptedVetorStorage(FaissVetorStorage):
 
     def health(self) -> HealthReport:
         report, owed = super().health(), self._owed()
-        waiting = (Finding(f"{owed} changes wait to be sent to the vector store", "open the base for writing"),)
-        return replace(
-            report, location=self.location, findings=report.findings + (waiting if owed else ())
+        waiting = (
+            Finding(f"{owed} changes wait to be sent to the vector store", "open the base for writing"),
         )
+        return replace(report, location=self.location, findings=report.findings + (waiting if owed else ()))
 
     def verify(self, *, progress: Progress | None = None) -> VerifyReport:
         report = super().verify(progress=progress)
@@ -351,7 +364,10 @@ class AdaptedVetorStorage(FaissVetorStorage):
 
     def snapshot(self, path: str | os.PathLike[str]) -> Path:
         copy = super().snapshot(path)
-        with FaissVetorStorage(copy) as plain, plain._writing().transaction("make it an embedded store") as catalog:
+        with (
+            FaissVetorStorage(copy) as plain,
+            plain._writing().transaction("make it an embedded store") as catalog,
+        ):
             drop_outbox(catalog)
         return copy
 

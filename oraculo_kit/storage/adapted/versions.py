@@ -57,7 +57,9 @@ class AdaptedManifest(Manifest):
         for place, query in enumerate(queries):
             found = self._top_of_one(query, k, allowed)
             if found is None:
-                scores[place], numbers[place] = (each[0] for each in super().top(query[None], k, allowed, exact=True))
+                scores[place], numbers[place] = (
+                    each[0] for each in super().top(query[None], k, allowed, exact=True)
+                )
             else:
                 scores[place, : len(found[0])], numbers[place, : len(found[0])] = found
         return scores, numbers

@@ -127,6 +127,7 @@ def compact(pool: Pool, *, purge: bool, progress: Callable[[int, int], None] | N
         bytes=after,
         purged=purge,
         seconds=time.perf_counter() - started,
+        reach="every table; the server's write-ahead log, replicas and backups keep it until they are renewed",
     )
 
 
