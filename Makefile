@@ -8,13 +8,14 @@ BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
 
-.PHONY: demo test test-full lab check format catalogues lock clean help
+.PHONY: demo test test-full lab check format catalogues notebooks lock clean help
 
 help:
 	@echo "make demo       install, then ingest real text and answer three questions"
 	@echo "make test       install, then run the tests"
 	@echo "make test-full  the same with the long suites (a thousand kills, millions of rows)"
 	@echo "make lab        open JupyterLab on the quickstart"
+	@echo "make notebooks  execute the notebooks and store what they show"
 	@echo "make check      ruff and mypy only"
 
 $(VENV)/.installed: pyproject.toml constraints.txt
@@ -50,6 +51,9 @@ format: $(VENV)/.installed-dev
 
 catalogues: $(VENV)/.installed-dev
 	$(PY) -m tests.tools.catalogues
+
+notebooks: $(VENV)/.installed-dev
+	$(PY) -m tests.tools.notebooks
 
 lock: $(VENV)/.installed-dev
 	$(PY) -m tests.tools.lock > constraints.txt

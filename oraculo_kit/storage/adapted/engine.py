@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -32,6 +33,8 @@ BASE, NUMBER = "oraculo_base", "oraculo_number"
 """Marks in the metadata of a chunk: the catalog it belongs to, and its number there."""
 
 _LARGEST = 1 << 62  # engines hold integers of 64 bits
+
+_PAUSE = 5.0  # seconds until a vector store that could not be opened is tried again
 
 _opened: dict[tuple[int, str, str], _Shared] = {}
 _opening = threading.RLock()
@@ -69,6 +72,7 @@ class Engine:
         self._embedder = embedder
         self._base = base
         self._key: tuple[int, str, str] | None = None
+        self._failure: tuple[float, EngineFailedError] | None = None
 
     @contextmanager
     def _used(self) -> Iterator[_Shared]:
@@ -81,7 +85,13 @@ class Engine:
             key = os.getpid(), self._location.engine, str(self._location.catalog)
             if self._key != key:
                 if key not in _opened:
-                    _opened[key] = self._made()
+                    if self._failure is not None and time.monotonic() < self._failure[0] + _PAUSE:
+                        raise self._failure[1]  # not at every write of a worker while another process has it
+                    try:
+                        _opened[key] = self._made()
+                    except EngineFailedError as exc:
+                        self._failure = time.monotonic(), exc
+                        raise
                 _opened[key].users += 1
                 self._key = key
             return _opened[key]
