@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not hasattr(options, "run"):
         parser.print_help()
         return 2
-    _log_to_stderr(options.quiet)
+    handler = _log_to_stderr(options.quiet)
     for stream in (sys.stdout, sys.stderr):
         # A terminal or file that cannot hold a character shows its code; that must not cost the answer.
         if isinstance(stream, io.TextIOWrapper):
@@ -64,6 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # `oraculo search ... | head`: the reader has seen enough.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        logging.getLogger("oraculo_kit").removeHandler(handler)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -110,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _log_to_stderr(quiet: bool) -> None:
+def _log_to_stderr(quiet: bool) -> logging.Handler:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(levelname)s - %(message)s"))
     handler.setLevel(logging.WARNING if quiet else logging.NOTSET)
@@ -120,6 +122,7 @@ def _log_to_stderr(quiet: bool) -> None:
     )
     # Our own logger only: the root logger belongs to the program.
     logging.getLogger("oraculo_kit").addHandler(handler)
+    return handler
 
 
 def _start(options: argparse.Namespace, *, to_read: bool = False) -> None:

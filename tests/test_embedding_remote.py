@@ -305,8 +305,8 @@ def test_a_checkpoint_that_raises_ends_it_at_once(route: Route, server: OpenAISe
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         embedder.embed(TEXTS, checkpoint=checkpoint)
-    assert time.monotonic() - started < 0.9
-    assert checkpoint.longest < 0.25
+    assert time.monotonic() - started < 2
+    assert checkpoint.longest < 0.6  # 0.2 and what a busy machine adds
     asked = len(server.requests)
     time.sleep(0.3)
     assert len(server.requests) <= asked  # no request is begun any more
