@@ -21,6 +21,7 @@ _HOMES = {
     "Answer": "answering.answers",
     "AnswerStream": "answering.streams",
     "AskExplorer": "widgets.ask",
+    "CopyReport": "copying",
     "EnvironmentPlan": "environment",
     "FaissVetorStorage": "storage.faiss",
     "Feedback": "storage.feedback",
@@ -43,6 +44,7 @@ _HOMES = {
     "aask": "answering.asking",
     "ask": "answering.asking",
     "compare": "evaluating.comparison",
+    "copy_store": "copying",
     "doctor": "diagnostics",
     "ensure_services": "services",
     "evaluate": "evaluating.evaluation",
@@ -78,6 +80,7 @@ __all__ = [
     "Answer",
     "AnswerStream",
     "AskExplorer",
+    "CopyReport",
     "EnvironmentPlan",
     "FaissVetorStorage",
     "Feedback",
@@ -101,6 +104,7 @@ __all__ = [
     "aask",
     "ask",
     "compare",
+    "copy_store",
     "doctor",
     "ensure_services",
     "errors",
@@ -140,6 +144,7 @@ if TYPE_CHECKING:
     from oraculo_kit.answering.answers import Answer, feedback
     from oraculo_kit.answering.asking import aask, ask
     from oraculo_kit.answering.streams import AnswerStream
+    from oraculo_kit.copying import CopyReport, copy_store
     from oraculo_kit.dask import ServicesPlugin
     from oraculo_kit.diagnostics import doctor, status
     from oraculo_kit.environment import EnvironmentPlan, set_environ_remote

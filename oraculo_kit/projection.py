@@ -91,8 +91,7 @@ def project(storage: VetorStorage, checkpoint: Callable[[], None] | None = None)
 
     Notes
     -----
-    100,000 vectors of 256 dimensions take 1.5 s the first time and 0.1 s later; a million 15 s and 1 s, and some
-    250 MB, most of them for the ids.
+    100,000 vectors of 256 dimensions took 3.9 s the first time, on a busy machine, 0.05 s from the file, and 58 MB.
     """
     check = checkpoint or _nothing
     stats = storage.stats()

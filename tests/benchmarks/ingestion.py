@@ -617,7 +617,10 @@ def main() -> None:
 
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="oraculo-benchmark-") as folder:
-            print(text_table(HEADERS[part], list(RUN[part](options, Path(folder)))), "\n", flush=True)
+            rows = [
+                row + [""] * (len(HEADERS[part]) - len(row)) for row in RUN[part](options, Path(folder))
+            ]
+            print(text_table(HEADERS[part], rows), "\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -195,7 +195,7 @@ def test_explore_shows_tabs_in_portuguese_and_a_snapshot_is_a_page_of_its_own(pa
     page.open(language + "import oraculo_kit as oraculo\nexplorers = oraculo.explore()\nexplorers")
     page.run_all()
     expect(page.explorer.get_by_role("tab", name="Buscar")).to_be_visible()
-    box = page.explorer.get_by_label("Consulta")
+    box = page.explorer.get_by_label("Consulta").first
     box.fill("limite de hospedagem")
     page.explorer.get_by_role("button", name="Buscar").click()
     expect(hits(page).first).to_contain_text("viagens")
