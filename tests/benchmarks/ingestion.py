@@ -617,9 +617,7 @@ def main() -> None:
 
     for part in options.parts or PARTS:
         with tempfile.TemporaryDirectory(prefix="oraculo-benchmark-") as folder:
-            rows = [
-                row + [""] * (len(HEADERS[part]) - len(row)) for row in RUN[part](options, Path(folder))
-            ]
+            rows = [row + [""] * (len(HEADERS[part]) - len(row)) for row in RUN[part](options, Path(folder))]
             print(text_table(HEADERS[part], rows), "\n", flush=True)
 
 
