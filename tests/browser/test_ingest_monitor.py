@@ -27,7 +27,7 @@ class Slow(Embeddings):
         return [self.embed_query(text) for text in texts]
 
     def embed_query(self, text):
-        return [1.0, {seed}, float(len(text) % 11)]
+        return [*{direction}, float(len(text) % 11)]
 
 _ = oraculo.use({store!r}, embedder=Slow())
 """
@@ -52,8 +52,9 @@ def docs(page: LabPage) -> Path:
 
 
 def show(page: LabPage, *more: str, seconds: float = 0.04) -> None:
-    # Another model each time: its vectors are not in the cache of embeddings yet.
-    code = SLOW.format(seconds=seconds, seed=random.random(), store=str(page.lab.root / "base"))
+    # Another model each time, told from the last by the angle of its vectors: none of them is in the cache of embeddings.
+    direction = [random.gauss(0, 100) for _ in range(16)]
+    code = SLOW.format(seconds=seconds, direction=direction, store=str(page.lab.root / "base"))
     page.open(code, SHOWN, *more)
     page.run_all()
     page.explorer.get_by_label("Folder or file").wait_for()
