@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 import oraculo_kit as oraculo
 from oraculo_kit.errors import QueryError
-from oraculo_kit.projection import _largest, principal_axes, project, values_of
+from oraculo_kit.projection import _largest, _spread, principal_axes, project, values_of
 from oraculo_kit.storage.faiss import FaissVetorStorage
 
 
@@ -28,6 +29,9 @@ class Rows:
     def iter_vectors(self, _batch: int) -> Iterator[tuple[list[str], NDArray[np.float32]]]:
         for first in range(0, len(self.vectors), self.block):
             yield [], self.vectors[first : first + self.block]
+
+    def stats(self) -> SimpleNamespace:
+        return SimpleNamespace(chunks=len(self.vectors), dimension=self.vectors.shape[1])
 
 
 def axes_of(vectors: NDArray[np.float32], block: int = 7) -> tuple[NDArray[np.float32], tuple[float, float]]:
@@ -51,6 +55,21 @@ def test_the_axes_are_those_of_a_singular_value_decomposition(
         if min(abs(gap), abs(shares[place] - (shares[place + 1] if len(shares) > place + 1 else 0))) > 0.02:
             assert abs(float(axes[place] @ wanted[place])) == pytest.approx(1, abs=1e-3)
     assert all(axis[np.abs(axis).argmax()] > 0 for axis in axes)
+
+
+@pytest.mark.parametrize("block", [64, 999, 6000])
+def test_the_axes_of_a_large_base_come_from_vectors_spread_over_it_and_hardly_turn(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    vectors = (rng.normal(size=(6000, 12)) * np.linspace(3, 0.3, 12) ** 2).astype(np.float32)
+    exact, shares = axes_of(vectors, block)
+    monkeypatch.setattr("oraculo_kit.projection._ENOUGH", 1000)
+    used = list(_spread(Rows(vectors, block)))  # type: ignore[arg-type]
+    np.testing.assert_array_equal(np.concatenate(used), vectors[::6])
+    axes, estimated = axes_of(vectors, block)
+    assert (np.abs((axes * exact).sum(axis=1)) > 0.98).all()
+    np.testing.assert_allclose(estimated, shares, atol=0.03)
 
 
 def test_many_dimensions_have_the_same_axes_by_iteration() -> None:

@@ -32,11 +32,13 @@ _UTF8_SEQUENCE = re.compile(rb"[\xc3-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2}|
 _CP850_LETTER = re.compile(rb"(?<=[a-z\x80-\xff])[\x82\x83\x87\x88\xa1-\xa3\xc6](?=[a-z\x80-\xff])")
 _CP1252_LETTER = re.compile(rb"(?<=[a-z\x80-\xff])[\xdf-\xff](?=[a-z\x80-\xff])")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
+_CONTROL_BYTES = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
 _BINARY_SHARE = 0.01  # random bytes have 10 % control characters, text none; a log may hold a few NULs
 
 # UTF-8 read as cp1252 or latin-1: "ã" becomes "Ã£", an opening quote "â€œ". "Ã" followed by U+00A0 or by a
 # typographic quote is left out: that is how a Portuguese word in capitals ends ("MAÇÃ").
 _MOJIBAKE = re.compile("Ã[\x80-\x9f\xa1-\xbf]|Â[\x80-\x9f\xa1-\xbf]|â(?:€|\x80)|ï»¿|\ufffd")
+_MOJIBAKE_STARTS = "ÃÂâï\ufffd"  # looked for first: a search for one letter is ten times as fast
 
 _DATA_URI = re.compile(r"data:[\w.+-]+/[\w.+-]+;base64,[A-Za-z0-9+/=]+")
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
@@ -83,6 +85,8 @@ def decode(data: bytes, declared: str | None = None) -> str:
     ('ação', 'ação')
     """
     text = _decode(data, declared)
+    if len(data.translate(None, _CONTROL_BYTES)) == len(data):
+        return text  # no byte of a control character in it: told in a twentieth of the time
     controls = sum(1 for _ in _CONTROL.finditer(text))
     if controls > len(text) * _BINARY_SHARE:
         raise ExtractionError(
@@ -122,7 +126,9 @@ def looks_broken(text: str) -> bool:
     >>> looks_broken("informaÃ§Ã£o"), looks_broken("informação, MAÇÃ")
     (True, False)
     """
-    return not text.isascii() and _MOJIBAKE.search(text) is not None
+    if text.isascii() or not any(start in text for start in _MOJIBAKE_STARTS):
+        return False
+    return _MOJIBAKE.search(text) is not None
 
 
 def find_headings(text: str) -> list[tuple[int, int, str]]:

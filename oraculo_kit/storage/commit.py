@@ -64,7 +64,7 @@ from oraculo_kit.storage.rows import (
     list_all_keys,
     mark_flushed,
     next_commit,
-    put_source,
+    put_sources,
     reserve_numbers,
 )
 from oraculo_kit.storage.runs import SourceOutcome, insert_outcomes
@@ -285,10 +285,7 @@ class Writer:
             if segment is not None:
                 bump_layout(catalog)
             first = segment.first if segment is not None else reserve_numbers(catalog, rows)
-            replaced = []
-            for write in writes:
-                replaced.append(put_source(catalog, write, first, number, pending=segment is None))
-                first += len(write.rows)
+            replaced = put_sources(catalog, writes, first, number, pending=segment is None)
             list_all_keys(catalog, writes)
             insert_outcomes(catalog, _outcomes(writes, replaced))
             pending = int(catalog.meta("pending"))

@@ -25,6 +25,7 @@ __all__ = [
     "SourcePage",
     "StoreSample",
     "checked_list_request",
+    "containing",
     "list_rows",
     "list_sources",
     "sample_base",
@@ -133,11 +134,9 @@ def list_sources(
     where = "1"
     values: dict[str, Any] = {"first": first, "count": count}
     if contains:
-        # LIKE folds the case of ASCII letters alone: É and é are looked for as typed, in capitals and in small letters.
-        forms = dict.fromkeys((contains, contains.lower(), contains.upper()))
-        names = [f"like{place}" for place in range(len(forms))]
-        values |= {name: f"%{_literally(form)}%" for name, form in zip(names, forms, strict=True)}
-        where = "(" + " OR ".join(f"key LIKE :{name} ESCAPE '\\'" for name in names) + ")"
+        patterns = {f"like{place}": pattern for place, pattern in enumerate(containing(contains))}
+        values |= patterns
+        where = "(" + " OR ".join(f"key LIKE :{name} ESCAPE '\\'" for name in patterns) + ")"
     way = "DESC" if descending else "ASC"
     by = f"key {way}" if order == "source" else f"{_COLUMNS[order]} {way}, key"
     rows = source_rows(
@@ -150,8 +149,18 @@ def list_sources(
     return SourcePage(tuple(rows), total)
 
 
-def _literally(text: str) -> str:
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+def containing(part: str) -> list[str]:
+    r"""Return the patterns of ``LIKE`` that find a part of a key whatever its case.
+
+    LIKE folds the case of ASCII letters alone: É and é are looked for as typed, in capitals and in small letters.
+
+    Examples
+    --------
+    >>> containing("É_1")
+    ['%É\\\\_1%', '%é\\\\_1%']
+    """
+    literal = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+    return [f"%{form}%" for form in dict.fromkeys((literal, literal.lower(), literal.upper()))]
 
 
 def list_rows(

@@ -43,37 +43,72 @@ def reserve_numbers(catalog: Catalog, count: int) -> int:
     return int(last) + 1
 
 
-def put_source(catalog: Catalog, write: SourceWrite, first: int, commit: int, *, pending: bool) -> bool:
-    """Insert the rows of one source, numbered from `first`; delete what they replace.
+def put_sources(
+    catalog: Catalog, writes: Sequence[SourceWrite], first: int, commit: int, *, pending: bool
+) -> list[bool]:
+    """Insert the rows of sources, numbered from `first`; delete what they replace.
 
     Returns
     -------
-    bool
-        Whether the ledger knew the source.
+    list of bool
+        For each source whether the ledger knew it.
     """
-    found = catalog.rows("SELECT id, chunk_count FROM sources WHERE key = ?", (write.key,))
-    if write.whole:
-        if found and found[0][1]:
-            old = catalog.rows("SELECT number FROM chunks WHERE source = ?", (found[0][0],))
-            delete_numbers(catalog, [number for (number,) in old], commit)
+    replaced: list[bool] = []
+    for part in _disjoint(writes):
+        replaced += _put_disjoint(catalog, part, first, commit, pending)
+        first += sum(len(write.rows) for write in part)
+    return replaced
+
+
+def _disjoint(writes: Sequence[SourceWrite]) -> Iterator[list[SourceWrite]]:
+    """Part writes where one would replace what another wrote before; nearly always they are one part."""
+    part: list[SourceWrite] = []
+    keys: set[str] = set()
+    ids: set[str] = set()
+    for write in writes:
+        own = {row.id for row in write.rows}
+        if write.key in keys or not ids.isdisjoint(own):
+            yield part
+            part, keys, ids = [], set(), set()
+        part.append(write)
+        keys.add(write.key)
+        ids |= own
+    yield part
+
+
+def _put_disjoint(
+    catalog: Catalog, writes: Sequence[SourceWrite], first: int, commit: int, pending: bool
+) -> list[bool]:
+    # Each statement once for all sources: it costs half of what it costs once for each.
+    keys = [(write.key,) for write in writes]
+    select = "SELECT key, id, chunk_count FROM sources WHERE key = ?"
+    known = {key: (source, chunks) for key, source, chunks in catalog.db.executemany(select, keys)}
+    emptied = [(known[write.key][0],) for write in writes if write.whole and known.get(write.key, (0, 0))[1]]
+    old = catalog.db.executemany("SELECT number FROM chunks WHERE source = ?", emptied).fetchall()
+    if old:
+        delete_numbers(catalog, [number for (number,) in old], commit)
     # Ids are hashes that hold the source's key, but a user may give an id that stands in another source.
-    _delete_ids(catalog, [row.id for row in write.rows], commit)
-    source = _put_source_row(catalog, write)
-    numbers = range(first, first + len(write.rows))
+    _delete_ids(catalog, [row.id for write in writes for row in write.rows], commit)
+    _put_source_rows(catalog, writes)
+    # Not RETURNING id: such a statement has a savepoint, at which FTS5 writes out what it has gathered. So it does once
+    # per commit, not once per source: of 2,000 sources it writes 2,300 blocks instead of 8,900.
+    ids = dict(catalog.db.executemany("SELECT key, id FROM sources WHERE key = ?", keys).fetchall())
+    rows = [(ids[write.key], row) for write in writes for row in write.rows]
+    numbers = range(first, first + len(rows))
     catalog.db.executemany(
         "INSERT INTO chunks VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
             (number, row.id, source, row.ordinal, row.inherits, row.checksum, row.metadata, row.text)
-            for number, row in zip(numbers, write.rows, strict=True)
+            for number, (source, row) in zip(numbers, rows, strict=True)
         ),
     )
     catalog.db.executemany(
         "INSERT INTO chunk_text(rowid, stems) VALUES (?, ?)",
-        ((number, row.stems) for number, row in zip(numbers, write.rows, strict=True)),
+        ((number, row.stems) for number, (_, row) in zip(numbers, rows, strict=True)),
     )
     if pending:
-        catalog.db.executemany("INSERT INTO pending VALUES (?, ?, ?)", _pending_rows(numbers, write.vectors))
-    return bool(found)
+        catalog.db.executemany("INSERT INTO pending VALUES (?, ?, ?)", _pending_rows(numbers, writes))
+    return [write.key in known for write in writes]
 
 
 def list_all_keys(catalog: Catalog, writes: Sequence[SourceWrite]) -> None:
@@ -91,34 +126,41 @@ def list_keys(catalog: Catalog, keys: Iterable[str], column: Literal["in_chunks"
     )
 
 
-def _put_source_row(catalog: Catalog, write: SourceWrite) -> int:
+_INSERT_SOURCE = (
+    "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
+    "chunk_count, written_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT(key) DO UPDATE SET "
+)
+_PUT_WHOLE = (
+    _INSERT_SOURCE
+    + "content_hash = excluded.content_hash, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
+    "pipeline = excluded.pipeline, run = excluded.run, language = excluded.language, "
+    "metadata = excluded.metadata, chunk_count = excluded.chunk_count, written_at = excluded.written_at, "
+    "checksum = excluded.checksum"
+)
+_ADD_TO = (
+    _INSERT_SOURCE + "chunk_count = chunk_count + excluded.chunk_count, written_at = excluded.written_at"
+)
+
+
+def _put_source_rows(catalog: Catalog, writes: Sequence[SourceWrite]) -> None:
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    for statement, whole in ((_PUT_WHOLE, True), (_ADD_TO, False)):
+        catalog.db.executemany(
+            statement, [_source_row(write, now) for write in writes if write.whole is whole]
+        )
+
+
+def _source_row(write: SourceWrite, now: str) -> tuple[str | int | None, ...]:
     ledger = write.ledger
-    values = (
+    return (
         write.key, ledger.content_hash, ledger.bytes, ledger.mtime_ns, ledger.pipeline, ledger.run,
-        write.language, write.metadata, len(write.rows), datetime.now(UTC).isoformat(timespec="milliseconds"),
-        write.checksum,
+        write.language, write.metadata, len(write.rows), now, write.checksum,
     )  # fmt: skip
-    on_conflict = (
-        "content_hash = excluded.content_hash, bytes = excluded.bytes, mtime_ns = excluded.mtime_ns, "
-        "pipeline = excluded.pipeline, run = excluded.run, language = excluded.language, "
-        "metadata = excluded.metadata, chunk_count = excluded.chunk_count, written_at = excluded.written_at, "
-        "checksum = excluded.checksum"
-        if write.whole
-        else "chunk_count = chunk_count + excluded.chunk_count, written_at = excluded.written_at"
-    )
-    catalog.db.execute(
-        "INSERT INTO sources(key, content_hash, bytes, mtime_ns, pipeline, run, language, metadata, "
-        "chunk_count, written_at, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) "
-        f"ON CONFLICT(key) DO UPDATE SET {on_conflict}",
-        values,
-    )
-    # Not RETURNING id: such a statement has a savepoint, at which FTS5 writes out what it has gathered. So it does once
-    # per commit, not once per source: of 2,000 sources it writes 2,300 blocks instead of 8,900.
-    return int(catalog.one("SELECT id FROM sources WHERE key = ?", (write.key,)))
 
 
-def _pending_rows(numbers: range, vectors: NDArray[np.float32]) -> Iterator[tuple[int, int, bytes]]:
-    for number, vector in zip(numbers, np.ascontiguousarray(vectors, "<f4"), strict=True):
+def _pending_rows(numbers: range, writes: Sequence[SourceWrite]) -> Iterator[tuple[int, int, bytes]]:
+    vectors = (vector for write in writes for vector in np.ascontiguousarray(write.vectors, "<f4"))
+    for number, vector in zip(numbers, vectors, strict=True):
         blob = vector.tobytes()
         yield number, zlib.crc32(blob), blob
 

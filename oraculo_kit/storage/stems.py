@@ -220,15 +220,22 @@ stem_token = _Cache(_stem_token).__getitem__
 """Return the stems of a token's words, and those of its other forms, each with a space between two."""
 
 
-def _stem_tokens(piece: str) -> tuple[str, str]:
+class _WithForms(str):
+    """The stems of a piece's words; nearly all pieces have no other forms, and are plain texts."""
+
+    __slots__ = ("forms",)
+    forms: str
+
+
+def _stem_tokens(piece: str) -> str:
     word = piece.strip(_AROUND_WORDS)
-    if word.isalnum() and len(word) <= _LONGEST_PART:
-        return stem_token(word)
-    pairs = list(map(stem_token, TOKEN.findall(piece)))
-    return (
-        " ".join([words for words, _ in pairs if words]),
-        " ".join([forms for _, forms in pairs if forms]),
-    )
+    tokens = [word] if word.isalnum() and len(word) <= _LONGEST_PART else TOKEN.findall(piece)
+    pairs = list(map(stem_token, tokens))
+    stems = " ".join([words for words, _ in pairs if words])
+    if forms := " ".join([forms for _, forms in pairs if forms]):
+        stems = _WithForms(stems)
+        stems.forms = forms
+    return stems
 
 
 _stem_piece = _Cache(_stem_tokens).__getitem__
@@ -273,11 +280,6 @@ def stem_text(text: str) -> str:
     # No token holds whitespace, but for a word that is divided at the end of a line. What stands between whitespace
     # is looked up as it is, with its punctuation: to find the tokens of a text takes three times as long.
     pieces = TOKEN.findall(text) if any(end in text for end in _DIVIDED) else text.split()
-    words: list[str] = []
-    forms: list[str] = []
-    for words_of_piece, forms_of_piece in map(_stem_piece, pieces):
-        if words_of_piece:
-            words.append(words_of_piece)
-        if forms_of_piece:
-            forms.append(forms_of_piece)
-    return " ".join(words + forms)
+    stems = list(filter(None, map(_stem_piece, pieces)))
+    stems += [piece.forms for piece in stems if type(piece) is _WithForms]
+    return " ".join(stems)

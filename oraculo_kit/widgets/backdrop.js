@@ -25,4 +25,4 @@ function render({ model, el }) {
   return () => watch.disconnect();
 }
 
-export default { render };
+export default { initialize, render };

@@ -125,4 +125,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

@@ -6,18 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import traitlets
 
 from oraculo_kit.display import CLASSES
 from oraculo_kit.widgets.nodes import Node
+from oraculo_kit.widgets.scripted import Scripted, script
 
 _FOLDER = Path(__file__).parent
 STYLE = (_FOLDER / "pane.css").read_text(encoding="utf-8")
 """The style of live views, summaries and snapshots."""
 
 
-class Pane(anywidget.AnyWidget):
+class Pane(Scripted):
     """A part of an explorer that shows nodes.
 
     Parameters
@@ -37,7 +37,7 @@ class Pane(anywidget.AnyWidget):
     [('open', 3)]
     """
 
-    _esm = (_FOLDER / "pane.js").read_text(encoding="utf-8")
+    _esm = script("pane.js")
     _css = STYLE
     children: Any = traitlets.List([]).tag(sync=True)
     classes = traitlets.Unicode().tag(sync=True)

@@ -9,15 +9,14 @@ from __future__ import annotations
 import importlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import anywidget
 import ipywidgets
 import numpy as np
 import traitlets
 
 from oraculo_kit.widgets.picture import MARK
+from oraculo_kit.widgets.scripted import Scripted, script
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -40,8 +39,8 @@ def load_scatter() -> Any:
         return None
 
 
-class _Backdrop(anywidget.AnyWidget):
-    _esm = (Path(__file__).parent / "backdrop.js").read_text(encoding="utf-8")
+class _Backdrop(Scripted):
+    _esm = script("backdrop.js")
     rgb: Any = traitlets.List(None, allow_none=True).tag(sync=True)
 
 
@@ -90,7 +89,7 @@ class ScatterView(ipywidgets.VBox):
         self._plot.toolbar_buttons = list(_BUTTONS)
         self._plot.observe(lambda change: on_select(np.asarray(change["new"], np.int64)), "selection")
         self._plot.observe(lambda change: on_hover(change["new"]), "hovering")
-        self._backdrop = _Backdrop()
+        self._backdrop = _Backdrop(self._plot)
         self._backdrop.observe(lambda change: self._set_backdrop(change["new"]), "rgb")
         super().__init__([self._plot, self._backdrop])
         self.add_class("oraculo-map")

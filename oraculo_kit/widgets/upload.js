@@ -72,4 +72,4 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+export default { initialize, render };

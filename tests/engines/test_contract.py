@@ -445,6 +445,81 @@ def test_figures_of_a_store(store: VetorStorage) -> None:
     assert [chunk.ordinal for chunk in store.source_chunks("a", 1, 2)] == [1, 2]
 
 
+@pytest.fixture
+def listed(store: VetorStorage) -> VetorStorage:
+    sizes = {"Férias/A_1.md": 3, "ferias/b.md": 1, "FÉRIAS/c%.pdf": 2, "notas/d\1.md": 2, "vazia": 0}
+    for place, (key, count) in enumerate(sizes.items()):
+        made = SourceDocuments(
+            key,
+            documents(key, count, title=key),
+            vectors(count),
+            LedgerEntry(bytes=100 - place if count != 1 else None),
+        )
+        store.replace_many([made])
+    return store
+
+
+@pytest.mark.parametrize("order", ["source", "chunks", "bytes", "written_at"])
+@pytest.mark.parametrize("descending", [False, True])
+def test_sources_are_listed_page_by_page(listed: VetorStorage, order: Any, descending: bool) -> None:
+    found = []
+    for first in (0, 2, 4, 6):
+        page = listed.list_sources(order=order, descending=descending, first=first, count=2)
+        assert page == VetorStorage.list_sources(
+            listed, order=order, descending=descending, first=first, count=2
+        )
+        found += [row.source for row in page.rows]
+    assert sorted(found) == [row.source for row in listed.sources()]
+    if order == "bytes":
+        assert found[-1 if descending else 0] == "ferias/b.md"  # of unknown size
+
+
+def test_a_part_of_a_key_is_found_whatever_its_case(listed: VetorStorage) -> None:
+    for part, names in {
+        "férias": ["FÉRIAS/c%.pdf", "Férias/A_1.md"], ".MD": ["Férias/A_1.md", "ferias/b.md", "notas/d\1.md"],
+        "%": ["FÉRIAS/c%.pdf"], "_": ["Férias/A_1.md"], "d\1.": ["notas/d\1.md"], "\\": [], "'": [],
+    }.items():  # fmt: skip
+        page = listed.list_sources(part)
+        assert [row.source for row in page.rows] == names
+        assert page.total == len(names)
+        assert page == VetorStorage.list_sources(listed, part)
+    assert listed.list_sources(".md", count=2).total == 3
+    assert list(listed.list_sources("d\1.").to_pandas()["title"]) == ["notas/d\1.md"]
+    with pytest.raises(QueryError, match="order is 'size'"):
+        listed.list_sources(order="size")  # type: ignore[arg-type]
+
+
+def test_a_sample_of_a_small_base_is_all_of_it(listed: VetorStorage) -> None:
+    sample, plain = listed.sample(), VetorStorage.sample(listed)
+    assert sorted(sample.sources, key=lambda each: each.source) == list(plain.sources)
+    assert sorted(sample.lengths) == sorted(plain.lengths)
+
+
+def test_an_empty_base_has_nothing_to_list(store: VetorStorage) -> None:
+    assert store.list_sources() == VetorStorage.list_sources(store)
+    assert (store.list_sources().total, store.sample().sources, store.sample().lengths) == (0, (), ())
+    assert list(store.iter_values("lang")) == []
+
+
+def test_values_of_a_key_are_those_of_the_documents(store: VetorStorage) -> None:
+    shared = {"source": "s.md", "lang": "p\0t", "nested": {"a": 1}, "none": None, 'k"ey.x': 2.5, "n\0": 1}
+    own: list[dict[str, Any]] = [
+        {"f": 1e23, "big": 2**62, "on": True}, {"f": 1.0, "big": 1e300, "lang": None}, {"f": -0.0, "on": ["a"], "big": "ç"},
+    ]  # fmt: skip
+    store.replace("s.md", [Document(f"{n}", metadata={**shared, **each}) for n, each in enumerate(own)])
+    store.write([Document("alone", metadata={"lang": "en"})])
+    for key in (*shared, "f", "big", "on", "nowhere"):
+        pages = list(store.iter_values(key, 3))
+        assert [len(ids) for ids, _ in pages] == [3, 1]
+        quick = [(name, value, type(value)) for page in pages for name, value in zip(*page, strict=True)]
+        whole = [
+            (name, value, type(value))
+            for page in VetorStorage._value_pages(store, key, 3)
+            for name, value in zip(*page, strict=True)
+        ]
+        assert quick == whole, key
+
+
 def test_filter_indexes_change_no_result(store: VetorStorage) -> None:
     store.replace("a", documents("a", 20, lang="pt"), vectors(20))
     asked: list[dict[str, Any]] = [

@@ -280,7 +280,7 @@ def test_a_commit_that_fails_after_its_segment_was_written_removes_the_file(
     def interrupted(*_arguments: Any, **_options: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commit, "put_source", interrupted)
+    monkeypatch.setattr(commit, "put_sources", interrupted)
     with pytest.raises(KeyboardInterrupt):
         writer.commit([source("a", 30)])
     assert files(writer) == set()

@@ -36,11 +36,32 @@ def ledger_rows(session: Session, shown: str) -> list[SourceRow]:
     StoreCorruptedError
         When one does not match its checksum.
     """
+    return source_rows(session, shown, "ORDER BY key")
+
+
+def source_rows(session: Session, shown: str, chosen: str, *values: Any) -> list[SourceRow]:
+    """Return rows, checked.
+
+    Parameters
+    ----------
+    session : Session
+    shown : str
+        The store, for messages.
+    chosen : str
+        What follows ``FROM oraculo_sources`` in SQL.
+    *values
+        ``$1``, ``$2``, ... in it.
+
+    Raises
+    ------
+    StoreCorruptedError
+        When one does not match its checksum.
+    """
     from oraculo_kit.storage.postgres.versions import check_source
 
     rows = session.rows(
-        f"SELECT key, chunk_count, language, written_at, metadata::text, checksum, {_ENTRY} FROM oraculo_sources "
-        "ORDER BY key"
+        f"SELECT key, chunk_count, language, written_at, metadata::text, checksum, {_ENTRY} FROM oraculo_sources {chosen}",
+        *values,
     )
     found = []
     for key, chunks, language, written_at, metadata, checksum, *entry in rows:

@@ -6,8 +6,8 @@ BM25 and the same cosines, so the same texts give the same results: by vector th
 but for chunks whose scores agree in five digits, and in large bases for a weight of words that is up to 2 % out of date.
 
 Its modules: ``location connection`` (where, and the line to it), ``schema encoding`` (what stands there, and how),
-``writing moving ledger`` (commits), ``versions words filters browsing`` (searches), ``upkeep optimizing reembedding
-checking`` (looking after it).
+``writing moving ledger`` (commits), ``versions words filters`` (searches), ``browsing listing`` (what people look at),
+``upkeep optimizing reembedding checking`` (looking after it).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from oraculo_kit.storage.postgres import (
     browsing,
     checking,
     ledger,
+    listing,
     moving,
     optimizing,
     reembedding,
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
     from oraculo_kit.storage.compaction import CompactReport
     from oraculo_kit.storage.feedback import Feedback
     from oraculo_kit.storage.health import HealthReport
+    from oraculo_kit.storage.listing import SourceOrder, SourcePage, StoreSample
     from oraculo_kit.storage.optimizing import OptimizeReport
     from oraculo_kit.storage.records import LedgerEntry, SourceWrite
     from oraculo_kit.storage.reembedding import ReembedReport
@@ -323,6 +325,22 @@ class PostgresVetorStorage(VetorStorage):
         with self._reading().pin() as version:
             return ledger.ledger_rows(version.session, self.location)
 
+    def list_sources(
+        self,
+        contains: str = "",
+        *,
+        order: SourceOrder = "source",
+        descending: bool = False,
+        first: int = 0,
+        count: int = 50,
+    ) -> SourcePage:
+        with self._reading().pin() as version:
+            return listing.list_sources(version, contains, order, descending, first, count)
+
+    def sample(self) -> StoreSample:
+        with self._reading().pin() as version:
+            return listing.sample_base(version)
+
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         with self._reading().pin() as version:
             return ledger.ledger_entries(version.session, keys)
@@ -343,6 +361,9 @@ class PostgresVetorStorage(VetorStorage):
     def metadata_values(self, key: str, limit: int = 50) -> list[tuple[Any, int]]:
         with self._reading().pin() as version:
             return browsing.sampled_values(version, key, limit)
+
+    def _value_pages(self, key: str, batch: int) -> Iterator[tuple[list[str], list[Any]]]:
+        return listing.value_pages(self._reading, key, batch)
 
     def source_chunks(self, source: str, first: int = 0, last: int = 999) -> list[StoredChunk]:
         with self._reading().pin() as version:
