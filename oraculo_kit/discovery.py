@@ -21,8 +21,8 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from pathlib import Path
 from oraculo_kit.errors import SourceError, SourceNotFoundError, SourceUnreadableError, UnsupportedFormatError
 from oraculo_kit.formats import extension_of, is_supported
 from oraculo_kit.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules, is_left_out, parse_ignore_file
@@ -49,7 +49,7 @@ class FoundFile:
 
     Attributes
     ----------
-    path : Path
+    location : str
         Opens the file; may hold surrogates where the name is not valid in the file system's encoding.
     key : str
         The source's name in the store, see `source_key`.
@@ -63,12 +63,17 @@ class FoundFile:
         Given itself, and not met in a folder.
     """
 
-    path: Path
+    location: str
     key: str
     size: int = 0
     mtime_ns: int = 0
     error: SourceError | None = None
     named: bool = False
+
+    @property
+    def path(self) -> Path:
+        """The location; made anew each time, for a path takes six times the memory of its text."""
+        return Path(self.location)
 
 
 def source_key(path: str | os.PathLike[str]) -> str:
@@ -209,8 +214,10 @@ class _Walk:
         key = _key(path)
         listed = self._listed.get(key)
         if listed is None:
+            if key == path:
+                key = path  # one text in memory, not two: a run may have a million
             self._listed[key] = path
-            yield FoundFile(Path(path), key, info.st_size, info.st_mtime_ns, _file_error(path, info), named)
+            yield FoundFile(path, key, info.st_size, info.st_mtime_ns, _file_error(path, info), named)
         elif listed != path:
             reason = (
                 "another file here has the same name once it is written in Unicode NFC; rename one of them"
@@ -326,7 +333,7 @@ def _file_error(path: str, info: os.stat_result) -> SourceError | None:
 
 
 def _fault(path: str, error: SourceError) -> FoundFile:
-    return FoundFile(Path(path), _key(path), error=error)
+    return FoundFile(path, _key(path), error=error)
 
 
 def _loop(path: str) -> SourceUnreadableError:

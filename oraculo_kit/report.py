@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from oraculo_kit.errors import OraculoError
     from oraculo_kit.inputs import IngestSource
 
-__all__ = ["MOVED_FROM", "STATUSES", "STORED", "IngestReport", "SourceOutcome", "failed_outcome"]
+__all__ = ["MOVED_FROM", "STATUSES", "STORED", "IngestReport", "SourceOutcome", "failed_outcome", "reason"]
 
 STATUSES = ("added", "replaced", "moved", "unchanged", "pruned", "skipped", "failed")
 """added, replaced: stored now. moved: the same content under a new name, and nothing else there any more; its vectors
@@ -113,8 +113,8 @@ class IngestReport(Sequence[SourceOutcome]):
 
     @property
     def bytes(self) -> int:
-        """Size of all sources."""
-        return sum(outcome.bytes for outcome in self.outcomes)
+        """Size of the sources, but of those that failed or were skipped: a file that is too large was not read."""
+        return sum(outcome.bytes for outcome in self.outcomes if outcome.status not in ("failed", "skipped"))
 
     @property
     def stages(self) -> dict[str, float]:
@@ -141,14 +141,17 @@ class IngestReport(Sequence[SourceOutcome]):
         Raises
         ------
         SourceError
-            When the services use another base by now.
+            When the services use another base by now, or sources of an earlier run were data in memory.
         """
         from oraculo_kit.ingestion import ingest
+        from oraculo_kit.inputs.urls import url_scheme
 
         again = self.retried()
         if n_jobs is None and any(outcome.error == WorkerKilledError.__name__ for outcome in self.failed):
             n_jobs = 2  # what kills a process is tried in one that may be killed
-        return ingest(again, n_jobs=n_jobs, progress=progress) if again else IngestReport([])
+        # Given by their key, URLs were ingested before, with leave.
+        urls = any(url_scheme(each) in ("http", "https") for each in again)
+        return ingest(again, n_jobs=n_jobs, progress=progress, allow_urls=urls) if again else IngestReport([])
 
     def retried(self) -> list[Any]:
         """Return what `retry` ingests: paths where the sources are files.
@@ -156,9 +159,9 @@ class IngestReport(Sequence[SourceOutcome]):
         Raises
         ------
         SourceError
-            When the services use another base by now.
+            When the services use another base by now, or sources were data in memory that nobody has any more.
         """
-        from oraculo_kit.inputs import FileSource
+        from oraculo_kit.inputs import FileSource, sources_again
         from oraculo_kit.services import ensure_services
 
         location = ensure_services().vetor_storage.location
@@ -169,10 +172,11 @@ class IngestReport(Sequence[SourceOutcome]):
             )
         kept: dict[str, Any] = {
             # A run over paths can be resumed after the kernel is gone.
-            source.key: str(source.found.path) if isinstance(source, FileSource) else source
+            source.key: source.found.location if isinstance(source, FileSource) else source
             for source in self._sources
         }
-        return [kept.get(outcome.source, outcome.source) for outcome in self.failed]
+        lost = sources_again([outcome.source for outcome in self.failed if outcome.source not in kept])
+        return [{**lost, **kept}[outcome.source] for outcome in self.failed]
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
         """Write `to_pandas` to a Parquet file; needs the extra ``oraculo_kit[parquet]``.
@@ -225,25 +229,43 @@ class IngestReport(Sequence[SourceOutcome]):
         order = {"failed": 0, "skipped": 1}
         ranked = sorted(self.outcomes, key=lambda outcome: order.get(outcome.status, 2))
         return [
-            [short_source(outcome.source, root), outcome.status, outcome.chunks, outcome.message]
+            [short_source(outcome.source, root), outcome.status, outcome.chunks, reason(outcome)]
             for outcome in ranked[:_SHOWN_ROWS]
         ]
 
-    def _rest(self) -> str:
-        hidden = len(self.outcomes) - _SHOWN_ROWS
-        return f"... and {hidden} more; .to_pandas() has them all" if hidden > 0 else ""
-
-    def __repr__(self) -> str:
+    def text(self, all_in: str = ".to_pandas() has them all") -> str:
+        """Return the table and the summary; `all_in` says where the rows are that do not fit in."""
         lines = [self.summary()]
         if self.outcomes:
             lines.insert(0, text_table(["source", "status", "chunks", "message"], self._rows()))
-        if self._rest():
-            lines.insert(1, self._rest())
+        if rest := self._rest(all_in):
+            lines.insert(1, rest)
         return "\n".join(lines)
+
+    def _rest(self, all_in: str = ".to_pandas() has them all") -> str:
+        hidden = len(self.outcomes) - _SHOWN_ROWS
+        return f"... and {hidden} more; {all_in}" if hidden > 0 else ""
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def _repr_html_(self) -> str:
         table = html_table(["source", "status", "chunks", "message"], self._rows(), caption=self.summary())
         return table + (f'<div class="{CLASSES}">{escape(self._rest())}</div>' if self._rest() else "")
+
+
+def reason(outcome: SourceOutcome) -> str:
+    """Return an outcome's message without the name of its source, where that stands beside it.
+
+    Examples
+    --------
+    >>> reason(SourceOutcome("/docs/a.pdf", "failed", message="a.pdf: encrypted"))
+    'encrypted'
+    """
+    for name in (outcome.source, outcome.source.replace(os.sep, "/").rpartition("/")[2]):
+        if name and outcome.message.startswith(f"{name}: "):
+            return outcome.message[len(name) + 2 :]
+    return outcome.message
 
 
 def failed_outcome(

@@ -30,7 +30,7 @@ from oraculo_kit.inputs.documents import (
     is_loader,
     loader_sources,
 )
-from oraculo_kit.inputs.files import FileSource, MemberSource, file_sources
+from oraculo_kit.inputs.files import FileSource, MemberSource, file_sources, sources_again
 from oraculo_kit.inputs.memory import BytesSource, bytes_source, is_bytes
 from oraculo_kit.inputs.remote import REMOTE_SCHEMES, RemoteSource, remote_sources
 from oraculo_kit.inputs.tables import TextSource, frame_sources, is_dataframe, is_table, parquet_sources
@@ -52,6 +52,7 @@ __all__ = [
     "UrlSource",
     "find_sources",
     "is_dataframe",
+    "sources_again",
 ]
 
 _EXPECTED = (
@@ -145,7 +146,8 @@ class _Parted:
             source = url_source(item, self._rules)
             if not self._allow_urls:
                 raise SourceError(
-                    f"{source.key} is a URL, and nothing is fetched unless it is asked for: give allow_urls=True"
+                    f"{source.key} is a URL, and nothing is fetched unless it is asked for: give allow_urls=True "
+                    "(in a shell: --allow-urls)"
                 )
             self._urls.append(source)
         elif scheme == "file":
@@ -162,7 +164,7 @@ class _Parted:
         elif is_loader(item):
             self._loaders.append(item)
         elif isinstance(item, FileSource):  # what it says of the file may be true no more
-            self._paths.append(item.found.path)
+            self._paths.append(item.found.location)
         elif isinstance(
             item, BytesSource | DocumentsSource | MemberSource | RemoteSource | TextSource | UrlSource
         ):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Protocol
 
+from oraculo_kit.display import size_text
 from oraculo_kit.errors import SourceError, SourceTooLargeError
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def with_facts(documents: list[Document], *, bytes: int, modified: str | None) -
 
 def too_large(name: str, size: int | None, max_bytes: int) -> SourceTooLargeError:
     """Return the error for a source over the limit; `size` is None where nobody says it."""
-    has = "more" if size is None else f"{size / 1_000_000:,.1f} MB"
+    has = "more" if size is None else size_text(size)
     return SourceTooLargeError(
-        f"{name}: {has}, over the limit of {max_bytes / 1_000_000:,.1f} MB for one document; "
+        f"{name}: {has}, over the limit of {size_text(max_bytes)} for one document; "
         "split it, or raise ORACULO_MAX_FILE_MB"
     )
 

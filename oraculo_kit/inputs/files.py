@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from oraculo_kit.discovery import FoundFile, find_files, is_archive, is_passed_over, matches_glob
-from oraculo_kit.errors import ExtractionError, SourceError, SourceUnreadableError, UnsupportedFormatError
+from oraculo_kit.errors import (
+    EmptySourceError,
+    ExtractionError,
+    SourceError,
+    SourceUnreadableError,
+    UnsupportedFormatError,
+)
 from oraculo_kit.formats import extension_of, is_supported
 from oraculo_kit.inputs.base import INSIDE, IngestSource, as_time, iso_time, with_facts
+from oraculo_kit.inputs.urls import url_scheme
 from oraculo_kit.inputs.zip_directory import Member, read_directory, read_member
 
 if TYPE_CHECKING:
@@ -19,10 +27,11 @@ if TYPE_CHECKING:
 
     from oraculo_kit.inputs.base import Extract
 
+_ESCAPED = re.compile(r"\\u(dc[89a-f][0-9a-f])")  # how a key shows a byte that is no text
 _ARCHIVE_JUNK = "__MACOSX"  # what macOS packs beside every file
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileSource:
     """A file that `find_files` found."""
 
@@ -52,11 +61,11 @@ class FileSource:
         """Read the file."""
         from oraculo_kit.load import read_file
 
-        return read_file(self.found.path, max_bytes=max_bytes)
+        return read_file(self.found.location, max_bytes=max_bytes)
 
     def documents(self, content: bytes, extract: Extract) -> list[Document]:
         """Extract the text."""
-        documents = extract(content, self.found.path.name)
+        documents = extract(content, os.path.basename(self.found.location))
         return with_facts(documents, bytes=len(content), modified=iso_time(self.mtime_ns))
 
 
@@ -126,12 +135,64 @@ def file_sources(paths: Sequence[str | os.PathLike[str]], glob: str | None) -> I
             yield FileSource(found)
 
 
+def sources_again(keys: Sequence[str]) -> dict[str, str | IngestSource]:
+    """Return what is to be given to ingest sources once more of which only the keys are known.
+
+    Parameters
+    ----------
+    keys : sequence of str
+        Of files, files in archives, and URLs.
+
+    Returns
+    -------
+    dict of str
+        By key: a path or URL, or the file in an archive as it is now.
+
+    Raises
+    ------
+    SourceError
+        When a key is that of data in memory.
+    """
+    again: dict[str, str | IngestSource] = {}
+    members: dict[str, dict[str, IngestSource]] = {}
+    for key in keys:
+        if url_scheme(key) is not None:
+            again[key] = key
+            continue
+        if not os.path.isabs(key) and not os.path.lexists(key):
+            raise SourceError(
+                f"{key} is no file here. A row or a document in memory is not kept: ingest the data again, and what is "
+                "unchanged is skipped"
+            )
+        archive, inside, _ = key.partition(INSIDE)
+        if inside and archive not in members and is_archive(archive):
+            members[archive] = {source.key: source for source in file_sources([on_disk(archive)], None)}
+        again[key] = members.get(archive, {}).get(key) or on_disk(key)
+    return again
+
+
+def on_disk(key: str) -> str:
+    r"""Return the path of a key: the name on the disk may be decomposed Unicode, or no text at all.
+
+    Examples
+    --------
+    >>> on_disk("/no/such/file.txt")
+    '/no/such/file.txt'
+    """
+    raw = _ESCAPED.sub(lambda match: chr(int(match[1], 16)), key)
+    forms = dict.fromkeys(form for name in (key, raw) for form in (name, unicodedata.normalize("NFD", name)))
+    return next((form for form in forms if os.path.lexists(form)), key)
+
+
 def archive_keys(path: str, key: str) -> set[str]:
     """Return the keys of all that an archive holds; raise a `SourceError` when that cannot be told."""
     return {f"{key}{INSIDE}{_path_in_archive(member.name)}" for member in read_directory(path)}
 
 
 def _member_sources(archive: FoundFile, glob: str | None) -> Iterator[IngestSource]:
+    if archive.size == 0:
+        yield FileSource(replace(archive, error=EmptySourceError(f"{archive.key}: the file is empty")))
+        return
     try:
         members = read_directory(archive.path)
     except SourceError as exc:

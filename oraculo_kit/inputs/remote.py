@@ -1,4 +1,4 @@
-"""Files in object stores and on servers, through fsspec: ``s3://``, ``gs://``, ``az://``, ``sftp://``.
+"""Files in object stores and on servers, through fsspec: ``s3://``, ``gs://``, ``az://``, ``sftp://``, ``ftp://``.
 
 Who may read comes from where the library behind a scheme looks for it (``AWS_*`` variables, ``~/.ssh``, fsspec's own
 configuration), in the workers too. A folder is listed with all it holds, hidden names passed over. Archives there are
@@ -37,6 +37,7 @@ REMOTE_SCHEMES: Mapping[str, str] = {
     "abfss": "adlfs",
     "sftp": "paramiko",
     "ssh": "paramiko",
+    "ftp": "fsspec",
     "memory": "fsspec",
 }
 """What may be named, and the package that fsspec needs for it."""

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 COMPACT_ROWS = 1 << 20  # a merged segment has about so many rows at most: 1.6 GB at 384 dimensions
 MERGE_SEGMENTS = 8  # so many small segments are merged after a flush...
 MERGE_BYTES = 64 << 20  # ...when they are no more than this together: 0.1 s
-_BLOCK_ROWS = 16_384  # rows copied at once
+_BLOCK_ROWS = 2_048  # rows copied at once: 3 MB at 384 dimensions; more at once are copied no faster
 _SLICE_PAGES = 1_000  # database pages per transaction of housekeeping: some 20 ms
 
 
@@ -270,6 +270,7 @@ def _gathered(
         for owner in np.unique(owners).tolist():
             here = owners == owner
             block[here] = group[owner].vectors[places[here] - starts[owner]]
+            group[owner].let_go()
         yield block
         if told is not None:
             told.add(len(places))

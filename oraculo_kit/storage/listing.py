@@ -160,7 +160,8 @@ def containing(part: str) -> list[str]:
     ['%É\\\\_1%', '%é\\\\_1%']
     """
     literal = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
-    return [f"%{form}%" for form in dict.fromkeys((literal, literal.lower(), literal.upper()))]
+    forms = (literal,) if part.isascii() else (literal, literal.lower(), literal.upper())
+    return [f"%{form}%" for form in dict.fromkeys(forms)]
 
 
 def list_rows(

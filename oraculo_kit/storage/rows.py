@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -92,7 +92,7 @@ def _put_disjoint(
     _put_source_rows(catalog, writes)
     # Not RETURNING id: such a statement has a savepoint, at which FTS5 writes out what it has gathered. So it does once
     # per commit, not once per source: of 2,000 sources it writes 2,300 blocks instead of 8,900.
-    ids = dict(catalog.db.executemany("SELECT key, id FROM sources WHERE key = ?", keys).fetchall())
+    ids: dict[Any, Any] = dict(catalog.db.executemany("SELECT key, id FROM sources WHERE key = ?", keys).fetchall())
     rows = [(ids[write.key], row) for write in writes for row in write.rows]
     numbers = range(first, first + len(rows))
     catalog.db.executemany(

@@ -72,11 +72,16 @@ class Segment:
                 raise _damaged(path, "its header is not that of a segment")
             if size != vectors_at + rows * dimension * width:
                 raise _damaged(path, f"it has {size} bytes, expected {vectors_at + rows * dimension * width}")
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._mapped = mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self.numbers: NDArray[np.int64] = np.frombuffer(mapped, "<i8", rows, _NUMBERS_AT)
         self.vectors: NDArray[np.floating[Any]] = np.frombuffer(
             mapped, _DTYPES[width], rows * dimension, vectors_at
         ).reshape(rows, dimension)
+
+    def let_go(self) -> None:
+        """Give back the memory of what was read so far; reading it again gets it from the system's cache."""
+        if hasattr(mmap, "MADV_DONTNEED"):  # not on Windows
+            self._mapped.madvise(mmap.MADV_DONTNEED)
 
     def positions(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
         """Return where `numbers` stand in this segment, and which of them do."""

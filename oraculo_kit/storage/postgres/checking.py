@@ -27,6 +27,7 @@ from oraculo_kit.storage.postgres.encoding import (
     numbers_of_bytes,
     read,
     read_json,
+    read_optional,
     vectors_of_bytes,
 )
 from oraculo_kit.storage.postgres.upkeep import keep_others_out
@@ -162,7 +163,7 @@ def _check_ledger(pool: Pool, problems: Problems) -> int:
         )
         for key, metadata, language, checksum, counted, there in rows:
             name = read(key)
-            if source_checksum(name, read_json(metadata), language) != checksum:
+            if source_checksum(name, read_json(metadata), read_optional(language)) != checksum:
                 problems.add(f"the ledger's row of source {name!r} does not match its checksum")
             if counted != there:
                 problems.add(f"the ledger counts {counted} chunks of source {name!r}, and there are {there}")
@@ -263,7 +264,7 @@ def _mend_ledger(session: Session, schema: str) -> list[str]:
     for key, number, metadata, language, checksum in session.rows(
         "SELECT key, id, metadata::text, language, checksum FROM oraculo_sources"
     ):
-        sound = source_checksum(read(key), read_json(metadata), language)
+        sound = source_checksum(read(key), read_json(metadata), read_optional(language))
         if sound != checksum:
             session.rows(
                 "UPDATE oraculo_sources SET checksum = $2::bigint, content_hash = NULL WHERE id = $1::bigint",

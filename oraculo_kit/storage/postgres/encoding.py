@@ -57,6 +57,11 @@ def read(text: str) -> str:
     return _CODE.sub(lambda code: _CHARACTERS[code[0]], text) if "\1" in text else text
 
 
+def read_optional(text: str | None) -> str | None:
+    """Return the text that `written` wrote, and None for None."""
+    return None if text is None else read(text)
+
+
 def written_json(text: str) -> str:
     """Return the JSON of `records.metadata_json` as PostgreSQL can hold it."""
     return _dumped(_mapped(json.loads(text), written)) if "\\u000" in text else text

@@ -13,6 +13,7 @@ from oraculo_kit.storage.postgres.encoding import (
     number_array,
     read,
     read_json,
+    read_optional,
     text_array,
     written,
     written_json,
@@ -65,7 +66,7 @@ def source_rows(session: Session, shown: str, chosen: str, *values: Any) -> list
     )
     found = []
     for key, chunks, language, written_at, metadata, checksum, *entry in rows:
-        name, shared = read(key), read_json(metadata)
+        name, shared, language = read(key), read_json(metadata), read_optional(language)
         check_source(shown, name, shared, language, checksum)
         found.append(SourceRow(name, chunks, language, written_at, json.loads(shared), _entry(entry)))
     return found

@@ -1,6 +1,6 @@
 """The ledger page by page, a sample of a base in PostgreSQL, and one metadata key of every chunk: by SQL alone.
 
-At 100,000 sources with 200,000 chunks a page costs 30 to 90 ms instead of 2 s for all rows, a sample 0.2 s.
+Of 100,000 sources a page takes less than 0.1 s, all of them 2 to 6 s; a sample 0.2 s; 200,000 values 2 s, by whole documents 8 s.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from oraculo_kit.storage.listing import (
     checked_list_request,
     containing,
 )
-from oraculo_kit.storage.postgres.encoding import read, text_array, written
+from oraculo_kit.storage.postgres.encoding import read, read_optional, text_array, written
 from oraculo_kit.storage.postgres.ledger import source_rows
 
 if TYPE_CHECKING:
@@ -43,6 +43,8 @@ def list_sources(
     # The inner query sorts nothing but what is needed to sort.
     chosen = f"(SELECT id FROM oraculo_sources {where} ORDER BY {by} LIMIT {count} OFFSET {first})"
     rows = source_rows(version.session, version.shown, f"WHERE id IN {chosen} ORDER BY {by}", *patterns)
+    if first == 0 and len(rows) < count:
+        return SourcePage(tuple(rows), len(rows))
     total = version.session.one(f"SELECT count(*) FROM oraculo_sources {where}", *patterns)
     return SourcePage(tuple(rows), int(total))
 
@@ -58,9 +60,14 @@ def sample_base(version: PostgresVersion) -> StoreSample:
 
     count = int(session.one("SELECT count(*) FROM oraculo_sources"))
     sources = some("oraculo_sources", "key, chunk_count, language, bytes, written_at", count)
-    lengths = some("oraculo_chunks", "length(text)", version.count())
+    # A character that is written as three has one \1 among them; see `encoding`.
+    length = "2 * length(replace(text, E'\\x01', '')) - length(text)"
+    lengths = some("oraculo_chunks", length, version.count())
     return StoreSample(
-        tuple(SampledSource(read(key), *rest) for key, *rest in sources),
+        tuple(
+            SampledSource(read(key), chunks, read_optional(language), *rest)
+            for key, chunks, language, *rest in sources
+        ),
         tuple(length for (length,) in lengths),
     )
 

