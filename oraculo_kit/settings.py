@@ -29,7 +29,6 @@ from typing import Any
 from oraculo_kit.errors import SettingsError
 
 DEFAULT_EMBEDDER = "wordllama"
-LANGUAGES = ("en", "pt_BR")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 DURABILITIES = ("power", "process")
 SPLITTERS = ("recursive", "sentence", "token")
