@@ -153,6 +153,7 @@ def test_when_the_model_fails_the_extracts_are_shown_with_what_to_do(
     assert explorer.answer.kind == "extracts"
     assert "That did not work." in shown(explorer)
     assert "emitida no portal" in shown(explorer)
+    assert "extracts: the chat model openai:test failed" in as_html(explorer.summary())
     assert KEY not in explorer.snapshot()
 
 

@@ -205,14 +205,21 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> list[str]:
         """Replace whole sources by what `read_sources` of another store gave, in one commit; nothing is embedded.
+
+        Or by what `oraculo_kit.storage.prepare` made of documents, here or on another machine.
 
         Parameters
         ----------
         writes : sequence of SourceWrite
         embedder : EmbedderIdentity or None
             Who made the vectors. An empty store takes it over.
+
+        Returns
+        -------
+        list of str
+            "added" or "replaced", as for `replace_many`.
 
         Raises
         ------

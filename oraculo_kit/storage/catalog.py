@@ -221,6 +221,10 @@ class Catalog:
         """Run a statement to its end and return all its rows."""
         return self.db.execute(sql, bindings).fetchall()
 
+    def rows_of_all(self, sql: str, bindings: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+        """Run a statement once with each of these bindings and return the rows of all."""
+        return self.db.executemany(sql, bindings).fetchall()
+
     def one(self, sql: str, bindings: Sequence[Any] | dict[str, Any] = ()) -> Any:
         """Return the first column of the first row, or None."""
         found = self.rows(sql, bindings)

@@ -303,8 +303,9 @@ class FaissVetorStorage(VetorStorage):
         with self._reading().pin() as snapshot:
             return read_sources(snapshot, ledger_entries(snapshot.catalog, keys), self.location)
 
-    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
-        self._writing().commit(writes, embedder)
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> list[str]:
+        made = self._writing().commit(writes, embedder)
+        return ["replaced" if was_there else "added" for was_there in made.replaced]
 
     def stored_embedder(self) -> EmbedderIdentity | None:
         with self._reading().pin() as snapshot:

@@ -9,7 +9,7 @@ import json
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -81,10 +81,14 @@ def _put_disjoint(
 ) -> list[bool]:
     # Each statement once for all sources: it costs half of what it costs once for each.
     keys = [(write.key,) for write in writes]
-    select = "SELECT key, id, chunk_count FROM sources WHERE key = ?"
-    known = {key: (source, chunks) for key, source, chunks in catalog.db.executemany(select, keys)}
-    emptied = [(known[write.key][0],) for write in writes if write.whole and known.get(write.key, (0, 0))[1]]
-    old = catalog.db.executemany("SELECT number FROM chunks WHERE source = ?", emptied).fetchall()
+    known = {
+        key: (source, chunks)
+        for key, source, chunks in catalog.rows_of_all(
+            "SELECT key, id, chunk_count FROM sources WHERE key = ?", keys
+        )
+    }
+    full = [(known[write.key][0],) for write in writes if write.whole and known.get(write.key, (0, 0))[1]]
+    old = catalog.rows_of_all("SELECT number FROM chunks WHERE source = ?", full)
     if old:
         delete_numbers(catalog, [number for (number,) in old], commit)
     # Ids are hashes that hold the source's key, but a user may give an id that stands in another source.
@@ -92,7 +96,7 @@ def _put_disjoint(
     _put_source_rows(catalog, writes)
     # Not RETURNING id: such a statement has a savepoint, at which FTS5 writes out what it has gathered. So it does once
     # per commit, not once per source: of 2,000 sources it writes 2,300 blocks instead of 8,900.
-    ids: dict[Any, Any] = dict(catalog.db.executemany("SELECT key, id FROM sources WHERE key = ?", keys).fetchall())
+    ids = dict(catalog.rows_of_all("SELECT key, id FROM sources WHERE key = ?", keys))
     rows = [(ids[write.key], row) for write in writes for row in write.rows]
     numbers = range(first, first + len(rows))
     catalog.db.executemany(

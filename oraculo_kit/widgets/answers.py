@@ -165,7 +165,10 @@ def notes(answer: Answer, _: Translator) -> list[str]:
 
 def told_of(answer: Answer, _: Translator) -> str:
     """Return model, sources, time and tokens in one line."""
-    said = [one_line(answer.model, 60) or _("extracts: no chat model is set (ORACULO_CHAT_MODEL)")]
+    if answer.failed_model:
+        said = [_("extracts: the chat model {model} failed").format(model=one_line(answer.failed_model, 60))]
+    else:
+        said = [one_line(answer.model, 60) or _("extracts: no chat model is set (ORACULO_CHAT_MODEL)")]
     said.append(_("sources: {count}").format(count=len(answer.passages)))
     said.append(f"{answer.seconds:.1f} s")
     if "total_tokens" in answer.usage:

@@ -19,8 +19,9 @@ from oraculo_kit.messages import current_translator
 from oraculo_kit.services import ensure_services
 from oraculo_kit.widgets.background import Job, Lane, Superseded
 from oraculo_kit.widgets.nodes import Node, as_html, as_text, node, page
-from oraculo_kit.widgets.pane import STYLE, Pane
+from oraculo_kit.widgets.pane import Pane
 from oraculo_kit.widgets.statics import StaticSummary
+from oraculo_kit.widgets.styles import style_for
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,8 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
         with self.lock:
             title, tree = self.translated(self.title), self._described()
             language = "en" if self.translated("Search") == "Search" else "pt-BR"
-        html = page(title, tree, STYLE, language)
+        style = style_for(f'<main class="oraculo-pane">{as_html(tree)}</main>')
+        html = page(title, tree, style, language)
         if path is not None:
             Path(path).write_text(html, encoding="utf-8")
         return html

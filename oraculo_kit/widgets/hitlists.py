@@ -13,7 +13,7 @@ from oraculo_kit.storage.results import Hit, SearchResults
 from oraculo_kit.widgets.nodes import Node, marked, node
 from oraculo_kit.widgets.searching import PAGE, Translator
 
-__all__ = ["excerpt", "gains", "hit_list", "pager", "parts_row", "shown_source"]
+__all__ = ["excerpt", "gains", "hit_list", "parts_row", "shown_source"]
 
 PARTS: Mapping[str, str] = {"vector": N_("vector"), "text": N_("text"), "wording": N_("wording")}
 _EXCERPT = 300  # characters of a chunk in a list
@@ -165,38 +165,6 @@ def _part_text(name: str, value: float, raw: float | None, _: Translator) -> str
 def _figure(raw: float) -> str:
     # The BM25 of a word that stands everywhere is some millionths.
     return f"{raw:.2f}" if raw == 0 or abs(raw) >= 0.005 else f"{raw:.0e}"
-
-
-def pager(results: SearchResults, page: int, _: Translator) -> Node | None:
-    """Return the row that leads to other pages; None when there is one only."""
-    last = max((len(results.hits) - 1) // PAGE, 0)
-    if last == 0:
-        return None
-    first = page * PAGE
-    shown = _("{first} to {last} of {count}").format(
-        first=first + 1, last=min(first + PAGE, len(results.hits)), count=len(results.hits)
-    )
-    return node(
-        "nav",
-        _page_button(_("Previous page"), "previous", page - 1, page > 0),
-        node("span", shown, class_="oraculo-muted"),
-        _page_button(_("Next page"), "next", page + 1, page < last),
-        class_="oraculo-toolbar",
-        aria_label=_("Pages"),
-    )
-
-
-def _page_button(label: str, key: str, page: int, enabled: bool) -> Node:
-    return node(
-        "button",
-        label,
-        event="page",
-        payload=page,
-        key=f"{key}-page",
-        disabled=not enabled,
-        class_="oraculo-button",
-        live=True,
-    )
 
 
 def gains(comparison: Comparison, _: Translator) -> tuple[dict[str, Node], dict[str, Node]]:

@@ -17,6 +17,7 @@ from oraculo_kit.widgets.coding import IMPORT, call, literal, store_prefix
 from oraculo_kit.widgets.colouring import Colouring, colouring, one_colour, suggested_key
 from oraculo_kit.widgets.hitlists import shown_source
 from oraculo_kit.widgets.nodes import Node, node
+from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.picture import draw_map, fitted
 
 if TYPE_CHECKING:
@@ -296,37 +297,7 @@ def chunk_list(
     ]
     listed = node("ol", *items, class_="oraculo-hits oraculo-scrolled", arrows=True, key=f"chunks-{page}")
     title = node("h4", heading, dir="auto", tabindex=-1, key="chunks")
-    return node("section", title, listed, _pager(total, page, _))
-
-
-def _pager(total: int, page: int, _: Translator) -> Node | None:
-    last = max((total - 1) // PAGE, 0)
-    if last == 0:
-        return None
-
-    def button(label: str, key: str, to: int, *, usable: bool) -> Node:
-        return node(
-            "button",
-            label,
-            event="page",
-            payload=to,
-            key=key,
-            disabled=not usable,
-            class_="oraculo-button",
-            live=True,
-        )
-
-    shown = _("{first} to {last} of {count}").format(
-        first=page * PAGE + 1, last=min((page + 1) * PAGE, total), count=f"{total:,}"
-    )
-    return node(
-        "nav",
-        button(_("Previous page"), "previous-page", page - 1, usable=page > 0),
-        node("span", shown, class_="oraculo-muted"),
-        button(_("Next page"), "next-page", page + 1, usable=page < last),
-        class_="oraculo-toolbar",
-        aria_label=_("Pages"),
-    )
+    return node("section", title, listed, page_row(page, PAGE, total, _))
 
 
 def map_code(

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from oraculo_kit.display import short_source, size_text
 from oraculo_kit.messages import N_
+from oraculo_kit.report import reason
 from oraculo_kit.storage.runs import SourceOutcome
 from oraculo_kit.widgets.nodes import Node, node
+from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.runviews import (
     STATE_NAMES,
     STATUS_NAMES,
@@ -218,7 +219,12 @@ def outcome_list(view: RunView, status: str, page: int, _: Translator) -> Node |
     first = min(page, (count - 1) // PAGE) * PAGE
     rows = [_outcome(view, outcome, _) for outcome in outcomes[first : first + PAGE]]
     listed = node("ul", *rows, class_="oraculo-outcomes oraculo-scrolled", key=f"list-{status}", tabindex=0)
-    return node("section", listed, _pager(first, count, _), aria_label=_(STATUS_NAMES[status]).capitalize())
+    return node(
+        "section",
+        listed,
+        page_row(first // PAGE, PAGE, count, _),
+        aria_label=_(STATUS_NAMES[status]).capitalize(),
+    )
 
 
 def _outcome(view: RunView, outcome: SourceOutcome, _: Translator) -> Node:
@@ -236,41 +242,8 @@ def _outcome(view: RunView, outcome: SourceOutcome, _: Translator) -> Node:
 
 
 def _reason(outcome: SourceOutcome) -> str:
-    # Most messages begin with the source, which stands above them already.
-    name = os.path.basename(outcome.source)
-    reason = plain(outcome.message.removeprefix(f"{outcome.source}: ").removeprefix(f"{name}: "))
-    return reason if len(reason) <= _SHOWN else f"{reason[:_SHOWN]}…"
-
-
-def _pager(first: int, count: int, _: Translator) -> Node | None:
-    if count <= PAGE:
-        return None
-    last = min(first + PAGE, count)
-    shown = _("{first} to {last} of {count}").format(
-        first=f"{first + 1:,}", last=f"{last:,}", count=f"{count:,}"
-    )
-    place = first // PAGE
-    return node(
-        "nav",
-        _page_button(_("Previous page"), "previous", place - 1, place > 0),
-        node("span", shown, class_="oraculo-muted"),
-        _page_button(_("Next page"), "next", place + 1, last < count),
-        class_="oraculo-toolbar",
-        aria_label=_("Pages"),
-    )
-
-
-def _page_button(label: str, key: str, page: int, enabled: bool) -> Node:
-    return node(
-        "button",
-        label,
-        event="page",
-        payload=page,
-        key=f"{key}-page",
-        disabled=not enabled,
-        class_="oraculo-button",
-        live=True,
-    )
+    said = plain(reason(outcome))
+    return said if len(said) <= _SHOWN else f"{said[:_SHOWN]}…"
 
 
 def cut_off(record: RunRecord, _: Translator) -> Node:

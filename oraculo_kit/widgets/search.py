@@ -14,11 +14,12 @@ from oraculo_kit.storage.base import MODES
 from oraculo_kit.storage.results import Hit, SearchResults
 from oraculo_kit.widgets.base import Explorer
 from oraculo_kit.widgets.filtering import FilterEditor
-from oraculo_kit.widgets.hitlists import gains, hit_list, pager, shown_source
+from oraculo_kit.widgets.hitlists import gains, hit_list, shown_source
 from oraculo_kit.widgets.nodes import Node, node
+from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.pane import Pane
 from oraculo_kit.widgets.reading import Passage, read_passage, reader
-from oraculo_kit.widgets.searching import NAMES, Question, Way
+from oraculo_kit.widgets.searching import NAMES, PAGE, Question, Way
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -270,9 +271,9 @@ class SearchExplorer(Explorer):
         if results is None:
             return ""
         if isinstance(results, Comparison):
-            likeness = results.overlap.iloc[0]
+            common, _share, overlap = results.alike()
             return _("Hits in common: {common}, rank-biased overlap: {overlap}").format(
-                common=int(likeness["common"]), overlap=f"{likeness['rbo']:.2f}"
+                common=common, overlap=f"{overlap:.2f}"
             )
         return _("Hits: {count}, chunks: {chunks}, {milliseconds} ms").format(
             count=len(results), chunks=f"{results.chunks:,}", milliseconds=round(results.seconds * 1000)
@@ -298,7 +299,7 @@ class SearchExplorer(Explorer):
             return [node("p", _("Ask something to see the hits."), class_="oraculo-empty")]
         if isinstance(results, SearchResults):
             hits = hit_list(results, _, page=self.page, opened=opened, ticked=self._ticked, name=NAMES[0])
-            return [node("div", hits, pager(results, self.page, _))]
+            return [node("div", hits, page_row(self.page, PAGE, len(results.hits), _))]
         trees: list[Node] = []
         ways = (self.question.way, self.question.other or Way())
         for name, way, chips in zip(NAMES, ways, gains(results, _), strict=True):
@@ -307,7 +308,7 @@ class SearchExplorer(Explorer):
             hits = hit_list(
                 found, _, page=self.page, opened=opened, ticked=self._ticked, chips=chips, name=name
             )
-            trees.append(node("section", heading, hits, pager(found, self.page, _)))
+            trees.append(node("section", heading, hits, page_row(self.page, PAGE, len(found.hits), _)))
         return trees
 
     def _way_text(self, way: Way) -> str:

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable
 from typing import Any
 
-from oraculo_kit.widgets.pane import STYLE
+from oraculo_kit.widgets.styles import style_for
 
 _EVERY = 0.5  # seconds between two updates, at least: each one travels to the browser whole
 
@@ -79,5 +79,6 @@ class StaticSummary:
             f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{self.name}) "
             ".jp-OutputArea-output:not(:has(.oraculo-pane)){display:none}"
         )
-        html = f'<style>{STYLE}{gone}</style><div class="{self.name}">{self._html()}</div>'
+        shown = self._html()
+        html = f'<style>{style_for(shown)}{gone}</style><div class="{self.name}">{shown}</div>'
         return {"text/html": html, "text/plain": self._text()}

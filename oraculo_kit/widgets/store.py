@@ -19,6 +19,7 @@ from oraculo_kit.widgets.base import Explorer
 from oraculo_kit.widgets.coding import IMPORT, store_prefix
 from oraculo_kit.widgets.figures import Figures, figures, read_figures, stats_row
 from oraculo_kit.widgets.nodes import Node, node
+from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.pane import Pane
 from oraculo_kit.widgets.reading import Passage, read_passage, reader
 from oraculo_kit.widgets.storing import CHUNKS, ORDERS, PAGE, Listing, Source
@@ -456,9 +457,7 @@ class StoreBrowser(Explorer):
         page, root = self._page, self._root
         opened = self._source.row.source if self._source is not None else None
         listed = storing.source_table(page, self._states, _, ticked=self._ticked, opened=opened, root=root)
-        pages = storing.page_row(
-            self.listing.page * PAGE, len(page.rows), PAGE, page.total, "page", _, label=_("Pages")
-        )
+        pages = page_row(self.listing.page, PAGE, page.total, _)
         return node("div", self._actions() if live else None, listed, pages)
 
     def _actions(self) -> Node:

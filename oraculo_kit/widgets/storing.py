@@ -19,6 +19,7 @@ from oraculo_kit.storage.listing import SourceOrder, SourcePage
 from oraculo_kit.storage.snapshot import StoredChunk
 from oraculo_kit.widgets.coding import IMPORT, call, store_prefix
 from oraculo_kit.widgets.nodes import Node, node
+from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.reading import metadata_table
 
 __all__ = [
@@ -31,7 +32,6 @@ __all__ = [
     "chunk_list",
     "confirmation",
     "file_state",
-    "page_row",
     "read_source",
     "source_facts",
     "source_table",
@@ -314,51 +314,6 @@ def day_and_time(written_at: str) -> str:
         return written_at
 
 
-def page_row(
-    first: int, count: int, size: int, total: int, event: str, _: Translator, *, label: str
-) -> Node | None:
-    """Return the row that leads to other pages; None when there is one only.
-
-    Parameters
-    ----------
-    first, count : int
-        Place of the first that is shown, and how many are.
-    size, total : int
-        How many stand on a page, and how many there are.
-    event : str
-        Told with the number of the page.
-    label : str
-        For screen readers.
-    """
-    if total <= size:
-        return None
-    page, last = first // size, (total - 1) // size
-
-    def button(text: str, key: str, to: int) -> Node:
-        return node(
-            "button",
-            text,
-            event=event,
-            payload=to,
-            key=f"{event}-{key}",
-            disabled=not 0 <= to <= last,
-            class_="oraculo-button",
-            live=True,
-        )
-
-    shown = _("{first} to {last} of {count}").format(
-        first=f"{first + 1:,}", last=f"{first + count:,}", count=f"{total:,}"
-    )
-    return node(
-        "nav",
-        button(_("Previous page"), "previous", page - 1),
-        node("span", shown, class_="oraculo-muted"),
-        button(_("Next page"), "next", page + 1),
-        class_="oraculo-toolbar",
-        aria_label=label,
-    )
-
-
 @dataclass(frozen=True, slots=True)
 class Source:
     """A source with a page of its chunks."""
@@ -431,15 +386,7 @@ def chunk_list(source: Source, _: Translator) -> Node:
         )
         for chunk in source.chunks
     ]
-    pages = page_row(
-        source.page * CHUNKS,
-        len(source.chunks),
-        CHUNKS,
-        source.row.chunks,
-        "chunks",
-        _,
-        label=_("Pages of chunks"),
-    )
+    pages = page_row(source.page, CHUNKS, source.row.chunks, _, event="chunks", label=_("Pages of chunks"))
     return node(
         "div",
         node("ol", *items, class_="oraculo-chunks", arrows=True, aria_label=_("Chunks")),

@@ -79,6 +79,24 @@ def test_a_small_write_leaves_its_vectors_pending(writer: Writer) -> None:
     assert writer.lock.commit_number() == 1
 
 
+def test_what_is_written_twice_in_one_commit_stands_as_it_was_written_last(writer: Writer) -> None:
+    made = writer.commit([source("a", 3), source("b", 2), source("a", 1, seed=1)])
+    assert made.replaced == [False, False, True]
+    assert rows(writer, "SELECT key, chunk_count FROM sources ORDER BY key") == [("a", 1), ("b", 2)]
+    assert rows(writer, "SELECT count(*) FROM chunks") == [(3,)]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_id_that_two_sources_of_a_commit_have_stands_in_the_last(writer: Writer, whole: bool) -> None:
+    def named(key: str, *ids: str) -> SourceWrite:
+        return prepare_source(key, documents(key, len(ids)), vectors(len(ids)), ids, whole=whole)
+
+    writer.commit([named("a", "one", "two"), named("b", "two", "three")])
+    placed = "SELECT c.id, s.key FROM chunks c JOIN sources s ON s.id = c.source ORDER BY c.number"
+    assert rows(writer, placed) == [("one", "a"), ("two", "b"), ("three", "b")]
+    assert rows(writer, "SELECT key, chunk_count FROM sources ORDER BY key") == [("a", 1), ("b", 2)]
+
+
 def test_a_large_write_makes_a_segment_and_a_new_layout(writer: Writer) -> None:
     writer.commit([source("a", 20)])
     ((name, count, size, digest),) = rows(writer, "SELECT name, rows, bytes, digest FROM segments")

@@ -254,9 +254,10 @@ class AdaptedVetorStorage(FaissVetorStorage):
         self._send()
         return made
 
-    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
-        super().put_sources(writes, embedder)
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> list[str]:
+        made = super().put_sources(writes, embedder)
         self._send()
+        return made
 
     def move_many(self, moves: Sequence[SourceMove]) -> list[bool]:
         moved = super().move_many(moves)

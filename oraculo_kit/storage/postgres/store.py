@@ -265,8 +265,9 @@ class PostgresVetorStorage(VetorStorage):
         with self._reading().pin() as version:
             return read_sources(version, ledger.ledger_entries(version.session, keys), self.location)
 
-    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> None:
-        self._committed(writes, embedder)
+    def put_sources(self, writes: Sequence[SourceWrite], embedder: EmbedderIdentity | None) -> list[str]:
+        known = self._committed(writes, embedder)
+        return ["replaced" if was_there else "added" for was_there in known]
 
     def stored_embedder(self) -> EmbedderIdentity | None:
         with self._reading().pin() as version:

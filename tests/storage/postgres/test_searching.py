@@ -116,25 +116,26 @@ def test_an_index_finds_what_was_asked_for_and_a_filter_costs_no_hit(
 ) -> None:
     monkeypatch.setattr(optimizing, "INDEX_ROWS", 1000)
     monkeypatch.setattr(optimizing, "_PAYS", 1000)
+    monkeypatch.setattr(optimizing, "_QUERIES", 100)
     monkeypatch.setattr(versions, "_FEW", 20)
     rng = np.random.default_rng(0)
-    matrix = rng.standard_normal((3000, 32)).astype(np.float32)
-    for start in range(0, 3000, 500):
+    matrix = rng.standard_normal((1500, 32)).astype(np.float32)
+    for start in range(0, 1500, 500):
         made = [
-            Document(f"t{n}", metadata={"n": n, "third": n % 3 == 0, "rare": n % 500 == 0})
+            Document(f"t{n}", metadata={"n": n, "third": n % 3 == 0, "rare": n % 250 == 0})
             for n in range(start, start + 500)
         ]
         pg.write(made, matrix[start : start + 500])
     report = pg.optimize(0.95)
     assert report.built == 1
     assert report.reached, report
-    assert report.indexed == 3000
+    assert report.indexed == 1500
     assert "recall@10" in repr(report)
     again = pg.optimize(0.5)
     assert (again.built, again.indexes[0].kind) == (0, "hnsw")
     pg.optimize(0.95)
     shares = []
-    for query in vectors(30, 9, 32):
+    for query in vectors(12, 9, 32):
         for wanted, least in (
             (None, 10),
             ({"third": True}, 10),
@@ -146,7 +147,7 @@ def test_an_index_finds_what_was_asked_for_and_a_filter_costs_no_hit(
             assert len(found) == len(exact) == least
             shares.append(len({hit.id for hit in found} & {hit.id for hit in exact}) / least)
     assert np.mean(shares) >= 0.93
-    assert len(pg.search(vectors(1, 3, 32)[0], 2000)) == 2000
+    assert len(pg.search(vectors(1, 3, 32)[0], 1200)) == 1200
     # What is written later is found at once.
     (late,) = pg.write([Document("late")], vectors(1, 77, 32))
     assert pg.search(vectors(1, 77, 32)[0], 1)[0].id == late
@@ -155,6 +156,7 @@ def test_an_index_finds_what_was_asked_for_and_a_filter_costs_no_hit(
 
 def test_the_index_is_used(pg: PostgresVetorStorage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(optimizing, "INDEX_ROWS", 1000)
+    monkeypatch.setattr(optimizing, "_QUERIES", 20)
     for start in range(0, 1500, 500):
         pg.write(documents("a", 500, start), vectors(500, start))
     monkeypatch.setattr(optimizing, "_PAYS", 0)  # an index that saves too little is dropped again
