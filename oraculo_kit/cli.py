@@ -75,7 +75,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"oraculo_kit {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
-        "--store", metavar="PATH", help="the base (default: ORACULO_STORE, or that of the project)"
+        "--store",
+        metavar="STORE",
+        help="the base: a path, postgresql://... or langchain:module:factory (default: ORACULO_STORE, or that of the "
+        "project)",
     )
     shared.add_argument("--quiet", "-q", action="store_true", help="no start-up lines and no progress")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND")

@@ -30,7 +30,22 @@ def add_ingest_commands(command: Command, start: Start) -> None:
     sub = command("ingest", ingest, "make files and folders searchable")
     sub.add_argument("paths", nargs="*", metavar="PATH", help="may be left out with --resume")
     sub.add_argument("--jobs", type=int, metavar="N", help="worker processes; -1 for all cores")
-    sub.add_argument("--backend", default="loky", help="a joblib backend (default loky)")
+    sub.add_argument(
+        "--backend",
+        default="loky",
+        help="who works: loky (default), multiprocessing, threading, sequential, or dask, the workers of a cluster",
+    )
+    sub.add_argument(
+        "--address",
+        metavar="URL",
+        help="with --backend dask: the scheduler, such as tls://dask.example.org:8786 (default: Dask's configuration)",
+    )
+    sub.add_argument(
+        "--send-secrets",
+        action="store_true",
+        help="with --backend dask: give keys of model providers to workers that lack them, over TLS or on this machine "
+        "only; whoever may submit tasks to the cluster can read them there",
+    )
     sub.add_argument("--prune", action="store_true", help="take files that are gone out of the base")
     sub.add_argument("--dry-run", action="store_true", help="say what would happen, and store nothing")
     sub.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
@@ -61,6 +76,8 @@ def _ingest(options: argparse.Namespace) -> int:
             resume=options.resume,
             n_jobs=options.jobs,
             backend=options.backend,
+            address=options.address,
+            send_secrets=options.send_secrets,
             progress=not options.quiet,
         )
     except KeyboardInterrupt:
@@ -80,6 +97,7 @@ def _ingest(options: argparse.Namespace) -> int:
 
 def _show(report: IngestReport, form: str) -> None:
     from oraculo_kit.display import visible
+    from oraculo_kit.report import reason
 
     if form == "json":
         facts = {
@@ -94,10 +112,10 @@ def _show(report: IngestReport, form: str) -> None:
         # ASCII: a file name that is no text survives, and so do terminals.
         print(json.dumps(facts, indent=2))
         return
-    print(report)
+    print(report.text("--format json lists them all"))
     for outcome in report.failed:
         # Whole, and all of them: the table cuts what a shell cannot show again.
-        print(f"\n{visible(outcome.source)}\n  {outcome.error}: {visible(outcome.message)}")
+        print(f"\n{visible(outcome.source)}\n  {outcome.error}: {visible(reason(outcome))}")
 
 
 def _runs(options: argparse.Namespace) -> int:

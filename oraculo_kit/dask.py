@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
+import dask
 from distributed import Client, Worker, WorkerPlugin, get_client
 
 from oraculo_kit.distributing.checking import check_workers
 from oraculo_kit.distributing.examining import basic_facts
+from oraculo_kit.distributing.secrets import refuse_open_ways, scheduler_address, without_password
 from oraculo_kit.errors import SettingsError
 from oraculo_kit.parallel import prepare_dask_worker
 from oraculo_kit.services import Services, refuse_services
@@ -77,7 +80,8 @@ def current_client() -> Client:
     except ValueError as exc:
         raise SettingsError(
             "backend 'dask' needs a Dask client and there is none. Make one first: "
-            "from dask.distributed import Client; client = Client()"
+            "from dask.distributed import Client; client = Client(). Or name a scheduler: address=, --address in a shell, "
+            "or DASK_SCHEDULER_ADDRESS"
         ) from exc
 
 
@@ -98,6 +102,9 @@ def prepared_client(services: Services, client: Client | None, secrets: bool) ->
     SettingsError, WorkerMismatchError
     """
     client = client if client is not None else current_client()
+    if without_password(services.settings) != services.settings:
+        ways = [scheduler_address(client), *client.nthreads()]
+        refuse_open_ways(ways, "leave the password out of ORACULO_STORE (PGPASSWORD)")
     check_workers(client, services, send_secrets=secrets)
     client.register_plugin(ServicesPlugin(services.settings))
     return client
@@ -107,20 +114,46 @@ def prepared_client(services: Services, client: Client | None, secrets: bool) ->
 def dask_client(address: str | None) -> Iterator[Client]:
     """Yield a client: of the scheduler at an address, closed in the end, or the current one of this process.
 
+    Without either, the scheduler that Dask's own configuration names (``DASK_SCHEDULER_ADDRESS``).
+
     Raises
     ------
     SettingsError
         When there is none, or no scheduler answers at the address.
     """
     if address is None:
+        address = _configured_address()
+    if address is None:
         yield current_client()
         return
     try:
-        client = Client(address, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as exc:
+        client = _OwnClient(address)
+    except (OSError, ValueError, TypeError, TimeoutError) as exc:  # TypeError: tls:// without certificates
         raise SettingsError(
             f"no Dask scheduler answers at {address!r} ({type(exc).__name__}: {exc}). Expected an address such as "
             "tcp://10.0.0.7:8786 or tls://dask.example.org:8786"
         ) from exc
     with client:
         yield client
+
+
+class _OwnClient(Client):
+    """A client that is closed when it cannot connect; Dask's own tries that as the process ends, and fails loudly."""
+
+    def __init__(self, address: str) -> None:
+        connect: Any = super().__init__  # Dask's own functions are not typed
+        close: Any = self.close
+        try:
+            connect(address, set_as_default=False)
+        except BaseException:
+            with suppress(Exception):
+                close()
+            raise
+
+
+def _configured_address() -> str | None:
+    try:
+        get_client()
+    except ValueError:
+        return dask.config.get("scheduler-address", None) or None
+    return None

@@ -21,8 +21,8 @@ import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-
 from pathlib import Path
+
 from oraculo_kit.errors import SourceError, SourceNotFoundError, SourceUnreadableError, UnsupportedFormatError
 from oraculo_kit.formats import extension_of, is_supported
 from oraculo_kit.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules, is_left_out, parse_ignore_file
@@ -31,7 +31,9 @@ __all__ = ["FoundFile", "find_files", "is_archive", "is_passed_over", "matches_g
 
 _Identity = tuple[int, int]
 
-_JUNK_NAMES = frozenset({"__pycache__", "node_modules"})  # others (.git, .venv, .oraculo) are hidden anyway
+# Others (.git, .venv, .oraculo, .DS_Store) are hidden anyway; the last two Windows puts into folders of pictures.
+_JUNK_NAMES = frozenset({"__pycache__", "node_modules", "Thumbs.db", "desktop.ini"})
+_OF_A_STORE = frozenset({"catalog.sqlite3", "writer.lock"})  # a base of ours under a name that is not hidden
 _OFFICE_LOCK = "~$"  # beside every document that Word has open: "~$port.docx"
 _OURS = frozenset({IGNORE_FILE, ".oraculo"})  # never sources, whatever an ignore file takes in
 
@@ -100,8 +102,8 @@ def find_files(
 ) -> Iterator[FoundFile]:
     """List files, and folders with all they hold.
 
-    Hidden names (a leading dot), ``__pycache__``, ``node_modules`` and Office lock files are passed over where a
-    folder holds them, but not where they are named themselves; so is what an ``.oraculoignore`` in the folder, or in
+    Hidden names (a leading dot), ``__pycache__``, ``node_modules``, ``Thumbs.db``, ``desktop.ini``, Office lock files and
+    bases of ours are passed over where a folder holds them, but not where they are named themselves; so is what an ``.oraculoignore`` in the folder, or in
     one below it, leaves out (:mod:`oraculo_kit.ignoring`), which may also take hidden names in. Links to files and
     folders are followed.
 
@@ -178,7 +180,10 @@ class _Walk:
                 except OSError as exc:
                     yield _fault(path, _explain(path, exc))
                     continue
-                if any(entry.name == IGNORE_FILE for entry in listing):
+                names = {entry.name for entry in listing}
+                if names >= _OF_A_STORE:
+                    continue
+                if IGNORE_FILE in names:
                     try:
                         rules = (*rules, _ignore_rules(path))
                     except SourceError as exc:

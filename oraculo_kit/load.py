@@ -22,6 +22,7 @@ import stat
 from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.discovery import FoundFile, find_files, source_key
+from oraculo_kit.display import size_text
 from oraculo_kit.errors import (
     EmptySourceError,
     ExtractionError,
@@ -41,7 +42,6 @@ __all__ = ["FoundFile", "find_files", "load_bytes", "read_file", "register_loade
 
 _REASON_CHARACTERS = 300
 _TITLE_CHARACTERS = 300
-_MEGABYTE = 1_000_000
 
 # A FIFO would block the opening until somebody writes into it. Windows has neither it nor these flags.
 _OPEN_FLAGS = (
@@ -107,7 +107,7 @@ def _read_all(descriptor: int, expected: int, max_bytes: int) -> bytes:
 
 def _too_large(name: str, size: int, limit: int) -> SourceTooLargeError:
     return SourceTooLargeError(
-        f"{name}: {size / _MEGABYTE:,.1f} MB or more, over the limit of {limit / _MEGABYTE:,.1f} MB for one document; "
+        f"{name}: {size_text(size)} or more, over the limit of {size_text(limit)} for one document; "
         "split the file, or raise ORACULO_MAX_FILE_MB"
     )
 

@@ -221,6 +221,9 @@ def parallel_services(
 
     Notes
     -----
+    multiprocessing: joblib waits for ever for a worker that was killed, for want of memory say. loky tells it, and so
+    does `ingest` with either.
+
     Dask: the services of a worker start, and the store is opened, when a task asks for them. A worker that joins later
     gets them too; one with another version lets its tasks fail with the reason.
 

@@ -48,7 +48,7 @@ COMMIT_CHARACTERS = 4_000_000
 """A commit holds so much at most: one fsync for many small sources (0.3 instead of 0.7 ms each, measured), and
 memory that does not grow with the corpus."""
 
-_LOADERS = "loaders:2"
+_LOADERS = "loaders:3"
 # A file changed this shortly before it was read may change again without a new mtime: FAT keeps even seconds.
 _RACY_NS = 2_000_000_000
 _SAMPLE = 4000  # characters that tell the language
@@ -373,7 +373,12 @@ class _Pipeline:
         self.run.check()
         outcomes = [
             self._outcome(
-                item.source, "added", chunks=len(item.chunks), bytes=item.bytes, seconds=dict(item.seconds)
+                item.source,
+                "added",
+                message=_doubts(item.chunks),
+                chunks=len(item.chunks),
+                bytes=item.bytes,
+                seconds=dict(item.seconds),
             )
             for item in items
         ]
@@ -539,6 +544,19 @@ def _embed(embedder: Embedder, items: Sequence[_Split], run: Run) -> list[Source
         item.seconds["embed"] = share * len(item.chunks)
         first = last
     return blocks
+
+
+def _doubts(chunks: Sequence[Document]) -> str:
+    """Return what a reader of the report should know of a source that is stored all the same."""
+    said = []
+    if any(chunk.metadata.get("encoding_suspect") for chunk in chunks):
+        said.append("its text looks wrongly decoded; ORACULO_FIX_TEXT=true repairs what can be repaired")
+    counts = [
+        chunk.metadata.get("unread_pages") for chunk in chunks
+    ]  # metadata of a user's own may be anything
+    if unread := max((count for count in counts if isinstance(count, int)), default=0):
+        said.append(f"{unread} pages are pictures, which needs OCR to be read: oraculo_kit[ocr]")
+    return "; ".join(said)
 
 
 def _owners(items: Sequence[_Split], rows: Sequence[int]) -> list[_Split]:

@@ -51,10 +51,11 @@ def run_in_processes(calls: Iterable[Call], n_jobs: int, settings: Settings, thr
     """
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    before = set(multiprocessing.active_children())
     # joblib's own variable; without it what the platform and this Python think best.
     context = multiprocessing.get_context(os.environ.get("JOBLIB_START_METHOD") or None)
-    pool = ProcessPoolExecutor(n_jobs, context, initializer=_begin, initargs=(settings, threads, os.getpid()))
+    # A fork server is the workers' parent, and ends them; on Windows a parent's death cannot be seen so.
+    watched = os.getpid() if os.name == "posix" and context.get_start_method() != "forkserver" else 0
+    pool = ProcessPoolExecutor(n_jobs, context, initializer=_begin, initargs=(settings, threads, watched))
     ended = False
     try:
         yield from _results(pool, calls, 2 * n_jobs)
@@ -63,7 +64,7 @@ def run_in_processes(calls: Iterable[Call], n_jobs: int, settings: Settings, thr
         raise TerminatedWorkerError(f"a worker process was killed: {exc}") from exc
     finally:
         if not ended:
-            for process in set(multiprocessing.active_children()) - before:
+            for process in list((pool._processes or {}).values()):  # kill_workers() comes with Python 3.14
                 process.kill()
         pool.shutdown(wait=True, cancel_futures=True)
 
@@ -92,14 +93,13 @@ def _begin(settings: Settings, threads: int, parent: int) -> None:
     """Make a worker ready. It ends with its parent: a forked one keeps the task queue's pipe open itself."""
     from oraculo_kit.parallel import initialize_worker
 
-    if (
-        os.name == "posix" and os.getppid() == parent
-    ):  # with a fork server the parent is that, and it ends them
+    if parent:
         threading.Thread(target=_end_with, args=(parent,), daemon=True, name="oraculo-parent").start()
     initialize_worker(settings, threads)
 
 
 def _end_with(parent: int) -> None:
+    # When the parent dies its children get another one; it may be dead already.
     while os.getppid() == parent:
         time.sleep(_ORPHAN_SECONDS)
     os._exit(1)

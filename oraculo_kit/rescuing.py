@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import wait
@@ -136,22 +137,55 @@ class _LoneWorker:
             self._executor = None
 
 
+def begun(start: Callable[[], Generator[Any]]) -> Generator[Any]:
+    """Return what `start` gives, for whose beginning no interrupt comes; one that came then ends it as a later one would.
+
+    That is: it goes through the generator. joblib closes one that is dropped with a warning of the tasks left undone.
+    """
+    try:
+        with interrupts_held():
+            found = start()
+    except KeyboardInterrupt as exc:
+        found.throw(exc)
+    return found
+
+
 @contextmanager
 def interrupts_held() -> Iterator[None]:
     """Start processes in this block that no Ctrl-C at the terminal reaches; the caller's own waits until its end.
 
     A process inherits which signals are held back. Otherwise workers that just start print a traceback each. Whoever
     started them hears the interrupt, and ends them. Nothing on Windows.
+
+    Holding it back in this thread does not protect the block itself: the system gives the signal to another thread then,
+    and Python raises it here. loky, interrupted while it starts a process, leaves one behind that fails with noise.
     """
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     from multiprocessing.resource_tracker import ensure_running
 
-    # It starts with the first worker otherwise, and up to Python 3.11 that lets interrupts through again.
+    # It starts with the first worker otherwise, and then Python lets interrupts through again.
     ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    with _interrupts_noted():
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[None]:
+    """Let an interrupt that comes in this block come at its end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python raises none here
+        return
+    came: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.signal(signal.SIGINT, handler)
+        if came:
+            signal.raise_signal(signal.SIGINT)

@@ -37,9 +37,8 @@ def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -
         When it still runs; and without `described` when there is nothing to go on with, or the run's sources
         (a DataFrame, documents in memory) are not written down anywhere.
     """
-    last = next(
-        (run for run in storage.runs(_LOOKED_AT) if described is None or _is_over(run, described)), None
-    )
+    runs = storage.runs(_LOOKED_AT)
+    last = next((run for run in runs if described is None or _is_over(run, described)), None)
     if last is not None and last.state == "running" and last.id not in ended_here:
         raise SourceError(
             f"run {last.id[:8]}, started {last.started_at[:19]}, still runs; wait for it, or cancel it where it runs"
@@ -49,7 +48,8 @@ def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -
     if described is not None:
         return last
     if last is None:
-        raise SourceError(f"there is nothing to resume in {storage.location}: the last run came to its end")
+        why = "the last run came to its end" if runs else "there was no run yet"
+        raise SourceError(f"there is nothing to resume in {storage.location}: {why}")
     if last.options.get("paths") is None:
         raise SourceError(
             f"run {last.id[:8]} was over data in memory ({last.options.get('what', 'unknown')}), which is not written "

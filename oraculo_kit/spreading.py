@@ -175,10 +175,11 @@ def _in_pool(
     given: dict[int, list[IngestSource]],
 ) -> Generator[SourceOutcome]:
     """Run the sources in joblib's workers; `given` takes the tasks in the order in which workers get them."""
-    from joblib import Parallel, delayed
+    from joblib import Parallel, delayed, effective_n_jobs
 
-    from oraculo_kit.parallel import parallel_services
-    from oraculo_kit.rescuing import interrupts_held
+    from oraculo_kit.parallel import parallel_services, threads_per_worker
+    from oraculo_kit.pooling import run_in_processes
+    from oraculo_kit.rescuing import begun
 
     tasks = SourceTasks(sources)
     ingest = delayed(_ingest_here if backend in _HERE else _ingest_task)
@@ -191,15 +192,19 @@ def _in_pool(
             yield ingest(for_whom, task, run)
 
     with parallel_services(n_jobs, backend=backend):
-        if backend == "multiprocessing":  # it can only give everything at the end
-            found = iter(Parallel(batch_size=1)(calls()))
+        if backend == "multiprocessing":
+            jobs = effective_n_jobs(-1 if n_jobs is None else n_jobs)
+            found = run_in_processes(
+                calls(), jobs, services.settings, threads_per_worker(services.settings, jobs)
+            )
         else:
-            with interrupts_held():  # the pool starts here
-                # Our tasks are of the right length; joblib's own batches would make progress jerky.
-                found = Parallel(return_as="generator_unordered", batch_size=1)(calls())
-        for outcomes, seconds in found:
-            tasks.learn(len(outcomes), seconds)
-            yield from outcomes
+            # Our tasks are of the right length; joblib's own batches would make progress jerky.
+            pool = Parallel(return_as="generator_unordered", batch_size=1)
+            found = begun(lambda: pool(calls()))
+        with closing(found):  # whatever ends this, the workers end too
+            for outcomes, seconds in found:
+                tasks.learn(len(outcomes), seconds)
+                yield from outcomes
 
 
 def _killed_again(services: Services, sources: Sequence[IngestSource], run: Run) -> OraculoError:

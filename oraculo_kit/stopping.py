@@ -14,8 +14,8 @@ import tempfile
 import threading
 import time
 import uuid
+from contextlib import suppress
 from typing import Any
-
 
 _LOOK_SECONDS = 0.2
 
@@ -69,10 +69,9 @@ class StopSignal:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._ended = True
-            try:
+            # Mostly it was never made; and where Windows holds it just now, an empty file harms nobody.
+            with suppress(OSError):
                 os.unlink(self._file)
-            except FileNotFoundError:
-                return
 
     def __getstate__(self) -> dict[str, Any]:
         return {"file": self._file, "set": self._set, "caller": os.getpid()}
@@ -104,6 +103,6 @@ class _Caller:
             return False
         self._asked = now
         try:
-            return not self._process.is_alive()
+            return not bool(self._process.is_alive())
         except (TypeError, ValueError):  # what loky starts cannot ask so, but gets another parent
-            return os.getppid() != self._process.pid
+            return bool(os.getppid() != self._process.pid)

@@ -82,6 +82,8 @@ def checked(error: ChatModelError) -> ChatModelError:
     assert KEY not in everything_said(error)
     assert error.extracts.kind == "extracts"
     assert error.extracts.citations[1].source == "nota.md"
+    assert f"the chat model {error.extracts.failed_model} failed" in str(error.extracts)
+    assert "no chat model is set" not in str(error.extracts)
     copy = pickle.loads(pickle.dumps(error))
     assert (str(copy), copy.status, copy.partial) == (str(error), error.status, error.partial)
     assert copy.extracts.text == error.extracts.text

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +21,8 @@ import pytest
 from distributed import Client, LocalCluster
 
 import oraculo_kit as oraculo
-from oraculo_kit.distributing.blocks import BlockCollector, EmbeddedSource
+from oraculo_kit.distributing import secrets
+from oraculo_kit.distributing.blocks import BlockCollector
 from oraculo_kit.distributing.examining import basic_facts
 from oraculo_kit.distributing.secrets import is_protected
 from oraculo_kit.errors import OraculoError, SettingsError, SourceError, WorkerMismatchError
@@ -27,9 +30,13 @@ from oraculo_kit.events import IngestEvent
 from oraculo_kit.inputs import BytesSource
 from oraculo_kit.services import get_services
 from oraculo_kit.settings import Settings
+from oraculo_kit.storage.faiss import FaissVetorStorage
 from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.values import SourceDocuments
 from tests.conftest import clean_environment, open_files
+from tests.storage.postgres.server import new_base
+from tests.test_cli import run as run_cli
+from tests.tools import ftp_server
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs /proc")
 
@@ -210,6 +217,106 @@ def failure(client: Client, task: Any, *arguments: Any) -> str:
     return str(caught.value)
 
 
+@linux
+def test_a_worker_that_reads_another_file_at_the_same_path_stores_nothing_of_it(
+    client: Client, project: Path
+) -> None:
+    docs = make_files(project / "docs", 2)
+    folders = [Path(folder) for folder in client.run(os.getcwd).values()]
+    for folder in folders:  # as on a machine with a copy of last week
+        (folder / "docs").mkdir(exist_ok=True)
+        (folder / "docs" / "0000.txt").write_text("a versão da semana passada")
+        shutil.copy(docs / "0001.txt", folder / "docs")
+    try:
+        report = ingest("/proc/self/cwd/docs")
+    finally:
+        for folder in folders:
+            shutil.rmtree(folder / "docs", ignore_errors=True)
+    assert report.counts == {"added": 1, "failed": 1}
+    (failed,) = report.failed
+    size = (docs / "0000.txt").stat().st_size
+    assert f"has {size} bytes here and 27 for the Dask worker at tcp://127.0.0.1:" in failed.message
+    storage = get_services().vetor_storage
+    assert [row.source for row in storage.sources()] == ["/proc/self/cwd/docs/0001.txt"]
+    assert {each.source: each.status for each in storage.outcomes(report.run)}[failed.source] == "failed"
+
+
+# --- URLs that workers read themselves ----------------------------------------------------------------------
+
+
+def test_workers_read_urls_themselves_and_the_caller_commits(client: Client, project: Path) -> None:
+    files = {f"/docs/{n % 3}/{n:02}.txt": f"documento {n} sobre férias".encode() for n in range(24)}
+    pids = set(client.run(os.getpid).values())
+    with ftp_server.serving({**files, "/docs/foto.heic": b"?"}) as server:
+        report = ingest(f"{server.url}/docs")
+        assert report.counts == {"added": 24, "skipped": 1}
+        assert {outcome.pid for outcome in report if outcome.status == "added"} <= pids
+        assert sorted(path for path, _ in server.read) == sorted(files)
+        storage = get_services().vetor_storage
+        assert sorted(row.source.partition("/docs/")[2] for row in storage.sources()) == sorted(
+            path.removeprefix("/docs/") for path in files
+        )
+        assert storage.search("documento 7", 1)[0].source.startswith("ftp://127.0.0.1:")
+        server.files["/docs/0/00.txt"] = b"outro texto"
+        del server.files["/docs/1/01.txt"]
+        assert ingest(f"{server.url}/docs", prune=True).counts == {
+            "replaced": 1, "unchanged": 22, "skipped": 1, "pruned": 1,
+        }  # fmt: skip
+    shown = repr(report) + repr(storage.sources()) + repr(storage.outcomes(report.run)) + repr(oraculo.runs())
+    assert server.password not in shown
+
+
+def test_a_password_in_a_url_travels_where_nobody_can_listen(
+    client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(secrets, "is_protected", lambda address: False)
+    with ftp_server.serving({"/docs/a.txt": b"um texto"}) as server:
+        with pytest.raises(SettingsError, match=r"leave the secret out of the URL \(ftp://127") as caught:
+            ingest(f"{server.url}/docs")
+        assert server.password not in str(caught.value)
+        assert server.read == []
+    assert ingest(b"texto", name="a.txt").counts == {"added": 1}
+
+
+def test_the_password_of_a_store_stays_here(
+    client: Client, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "a.txt").write_text("um texto")
+    sent: list[Any] = []
+    submit = Client.submit
+
+    def noting(self: Client, *given: Any, **options: Any) -> Any:
+        sent.append(cloudpickle.dumps((given, options)))
+        return submit(self, *given, **options)
+
+    monkeypatch.setattr(Client, "submit", noting)
+    with new_base() as url:
+        oraculo.use(url.replace("postgres:@", "postgres:s3nha-da-base@"))
+        assert "s3nha-da-base" in get_services().settings.store
+        assert ingest("a.txt").counts == {"added": 1}
+        assert len(sent) == 3  # two examinations and a task
+        assert not any(b"s3nha-da-base" in each for each in sent)
+        monkeypatch.setattr(secrets, "is_protected", lambda address: False)
+        with (
+            pytest.raises(SettingsError, match="leave the password out of ORACULO_STORE"),
+            oraculo.parallel_services(backend="dask"),
+        ):
+            pass
+        oraculo.stop_services()
+
+
+def test_a_worker_without_the_package_that_reads_a_url_says_so(project: Path, tmp_path: Path) -> None:
+    with (
+        ftp_server.serving({"/a.txt": b"um texto"}) as server,
+        LocalCluster(n_workers=0, dashboard_address=":0") as empty,
+        Client(empty) as client,
+        worker(client, tmp_path, "import sys\nsys.modules['ftplib'] = None\n") as address,
+    ):
+        (failed,) = ingest(f"{server.url}/a.txt").failed
+    assert "ftp:// URLs need one more package: pip install" in failed.message
+    assert f"(on the Dask worker at {address} (" in failed.message
+
+
 # --- workers that die, come late or differ -----------------------------------------------------------------
 
 
@@ -346,10 +453,20 @@ if StaticEmbedder.embed_documents.__name__ != "<lambda>":  # Dask runs this twic
 """
 
 
+OTHER_STEMS = """
+from oraculo_kit.distributing import working
+working.stem_text = str.upper
+"""
+
+
 @pytest.mark.parametrize(
     ("preload", "what", "there"),
-    [(OLD, "oraculo_kit", "0.0.1"), (OTHER_MODEL, "its answer", "cosine 0.")],
-    ids=["version", "embedder"],
+    [
+        (OLD, "oraculo_kit", "0.0.1"),
+        (OTHER_MODEL, "its answer", "cosine 0."),
+        (OTHER_STEMS, "stems", "TAXPAYERS"),
+    ],
+    ids=["version", "embedder", "stems"],
 )
 def test_workers_that_differ_are_named_in_a_table_before_the_first_task(
     client: Client, project: Path, tmp_path: Path, preload: str, what: str, there: str
@@ -456,6 +573,55 @@ def test_a_scheduler_is_named_by_its_address_and_let_go_afterwards(
         ingest(b"x", name="x.txt", address="nowhere://x")
 
 
+def test_the_command_line_ingests_with_a_cluster(
+    client: Client, cluster: LocalCluster, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XAI_API_KEY", "xai-only-here")
+    make_files(project / "docs", 20)
+    command = ("ingest", "docs", "--backend", "dask", "--format", "json")
+
+    def key() -> set[str | None]:
+        return set(client.run(os.getenv, "XAI_API_KEY").values())
+
+    done = run_cli(*command, "--address", cluster.scheduler_address, cwd=project)
+    report = json.loads(done.stdout)
+    assert (done.returncode, report["counts"]) == (0, {"added": 20})
+    assert {each["pid"] for each in report["outcomes"]} <= set(client.run(os.getpid).values())
+    assert key() == {None}
+    (project / "docs" / "0000.txt").write_text("outro texto")
+    try:
+        # Without --address: where Dask's configuration says.
+        environ = {"DASK_SCHEDULER_ADDRESS": cluster.scheduler_address}
+        done = run_cli(*command, "--send-secrets", cwd=project, **environ)
+        assert (done.returncode, json.loads(done.stdout)["counts"]) == (0, {"replaced": 1, "unchanged": 19})
+        assert key() == {"xai-only-here"}
+        assert "xai-only-here" not in done.stdout + done.stderr
+    finally:
+        client.run(forget_key)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--address", "tcp://127.0.0.1:1"), "address and send_secrets are for backend='dask'"),
+        (("--backend", "dask"), "or DASK_SCHEDULER_ADDRESS"),
+        (
+            ("--backend", "dask", "--address", "tls://127.0.0.1:1"),
+            "no Dask scheduler answers at 'tls://127.0.0.1:1'",
+        ),
+        (("--backend", "dusk"), "backend is 'dusk', expected one of loky"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_with_a_cluster(
+    project: Path, options: tuple[str, ...], said: str
+) -> None:
+    (project / "a.txt").write_text("um texto")
+    done = run_cli("ingest", "-q", "a.txt", *options, cwd=project)
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()  # and nothing behind it
+    assert said in line
+
+
 def test_keys_travel_only_when_asked(client: Client, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XAI_API_KEY", "xai-only-here")
     (project / "a.txt").write_text("um texto")
@@ -506,12 +672,20 @@ def test_a_block_keeps_everything_of_its_documents(project: Path) -> None:
     ]
     vectors = np.eye(2, 4, dtype=np.float32)
     given = SourceDocuments("s", documents, vectors, LedgerEntry("hash", 6, 7, "p", "r"))
-    opened = cloudpickle.loads(cloudpickle.dumps(EmbeddedSource.of(given))).opened()
-    assert [(each.page_content, each.metadata, each.id) for each in opened.documents] == [
-        (each.page_content, each.metadata, each.id) for each in documents
-    ]
-    assert (opened.source, opened.ledger) == (given.source, given.ledger)
-    np.testing.assert_array_equal(opened.vectors, vectors)
+    target = BlockCollector(get_embedder(), "store", {})
+    target.replace_many([given])
+    (write,) = cloudpickle.loads(cloudpickle.dumps(target.embedded))
+    with FaissVetorStorage(project / "one") as one, FaissVetorStorage(project / "two") as two:
+        assert one.put_sources([write], None) == ["added"]
+        assert one.put_sources([write], None) == ["replaced"]
+        two.replace("s", documents, vectors)
+        pages = [[each for page in store.iter_documents() for each in page] for store in (one, two)]
+        assert pages[0] == pages[1]
+        assert pages[0][0].metadata == documents[0].metadata
+        assert one.ledger(["s"]) == {"s": given.ledger}
+        assert [hit.id for hit in one.search("dois", 1, mode="text")] == [pages[0][1].id]
+        np.testing.assert_array_equal(one.vectors(["x"])[1], vectors[:1])
+        assert one.verify().ok
 
 
 def test_a_source_that_cannot_be_stored_leaves_a_block_without_it(project: Path) -> None:

@@ -94,6 +94,7 @@ def test_ready_services_are_shown_in_portuguese_with_times_and_start_up_lines(po
     assert page.state == "ready"
     assert "serviços prontos · kernel Jupyter · pid" in repr(page)
     assert "INFO - VetorStorage configurado com sucesso!" in repr(page)
+    assert "motor embutido (SQLite e FAISS) quem grava processos de uma máquina" in one_line(repr(page))
     assert [part["state"] for part in facts["services"]] == ["ready", "ready"]
     assert all(part["seconds"] > 0 for part in facts["services"])
 
@@ -109,6 +110,21 @@ def test_the_base_is_summed_up_when_it_is_ready(project: Path) -> None:
     found = finding(doctor(), "store")
     assert found["outcome"] == "ok"
     assert "a search took" in found["text"]
+
+
+def test_what_the_engine_can_do_is_shown(project: Path, tmp_path: Path) -> None:
+    start_services()
+    able = status().to_dict()["store_summary"]["capabilities"]
+    assert (able["engine"], able["lacks"]) == ("embedded (SQLite and FAISS)", [])
+    shown = one_line(repr(status()))
+    assert "engine embedded (SQLite and FAISS) writers processes of one machine" in shown
+    assert "cannot" not in shown
+    use(f"langchain:tests.engines.factories:counting?catalog={tmp_path / 'catalog'}")
+    able = status().to_dict()["store_summary"]["capabilities"]
+    assert able["lacks"] == ["optimize", "others_see_whole_sources", "reembed"]
+    shown = one_line(repr(status()))
+    assert "engine LangChain vector store with a local catalog writers processes of one machine" in shown
+    assert "cannot optimize, show other programs whole sources only, reembed" in shown
 
 
 def test_failed_services_are_shown_with_cause_and_fix(broken_source: Path) -> None:

@@ -82,6 +82,18 @@ def test_hidden_and_junk_names_are_passed_over_inside_a_folder(tmp_path: Path) -
     assert names(find_files(tmp_path), tmp_path) == ["kept.txt"]
 
 
+def test_a_base_in_a_folder_is_passed_over_whatever_its_name(tmp_path: Path) -> None:
+    make(
+        tmp_path,
+        "a.txt",
+        "base/catalog.sqlite3",
+        "base/writer.lock",
+        "base/segments/x.txt",
+        "b/catalog.sqlite3.md",
+    )
+    assert names(find_files(tmp_path), tmp_path) == ["a.txt", "b/catalog.sqlite3.md"]
+
+
 def test_hidden_names_are_listed_when_they_are_named_themselves(tmp_path: Path) -> None:
     make(tmp_path, ".notes/a.txt", ".b.txt")
     assert names(find_files([tmp_path / ".notes", tmp_path / ".b.txt"]), tmp_path) == [

@@ -209,7 +209,9 @@ def test_a_wrong_key_is_said_at_once_and_never_shown(
         Embedder(model, NO_CACHE).embed(TEXTS)
     assert wrong not in "".join(traceback.format_exception(caught.value))
     assert caught.value.rows == tuple(range(1000))
-    assert len(server.requests) < 20  # of 32: those that were under way when the first answer came, and the next
+    assert (
+        len(server.requests) < 20
+    )  # of 32: those that were under way when the first answer came, and the next
 
 
 def test_a_text_that_is_refused_costs_itself_and_not_its_neighbours(server: OpenAIServer) -> None:

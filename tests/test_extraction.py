@@ -363,6 +363,16 @@ def test_a_document_that_takes_too_much_memory_costs_itself_only(pool: HelperPoo
     assert order(pool, "next").page_content == "next"
 
 
+@pytest.mark.usefixtures("no_helper")
+def test_the_parent_watches_the_memory_where_the_system_sets_no_limit() -> None:
+    unlimited = "import oraculo_kit.extraction_helper as helper\nhelper._limit_memory = lambda size: None\n"
+    pool = HelperPool([sys.executable, "-P", "-c", unlimited + OBEDIENT])
+    with pytest.raises(ExtractionError, match="takes more than 400 MiB of memory"):
+        order(pool, "grow")
+    assert helpers() == []
+    pool.close()
+
+
 @pytest.mark.skipif(
     sys.platform != "linux", reason="elsewhere the parent's look at the memory is all there is"
 )

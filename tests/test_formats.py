@@ -7,6 +7,7 @@ import json
 import time
 import zipfile
 from collections.abc import Callable
+from email.message import EmailMessage
 from pathlib import Path
 
 import pytest
@@ -286,6 +287,27 @@ def test_eml_gives_headers_text_and_names_of_attachments(body: str, subtype: str
         "Subject: Reunião\nFrom: José <a@example.org>\nTo: b@example.org\nAttachments: anexo.csv\n\nOlá, P&D <x>"
     )
     assert document.metadata == {"title": "Reunião"}
+
+
+def test_eml_is_read_with_the_messages_that_are_forwarded_in_it() -> None:
+    message = EmailMessage()
+    message["Subject"], message["From"] = "Prazo", "ana@example.org"
+    message.set_content("O prazo é sexta-feira.")
+    for level in range(1, 13):
+        outer = EmailMessage()
+        outer["Subject"], outer["From"] = f"Enc {level}", "bia@example.org"
+        outer.set_content(f"segue {level}")
+        outer.add_attachment(message)
+        message = outer
+        if level == 2:
+            (document,) = load(message.as_bytes(), "a.eml")
+    text = " ".join(document.page_content.split())
+    assert document.metadata == {"title": "Enc 2"}
+    assert text.startswith("Subject: Enc 2 From: bia@example.org Attachments: Enc 1 segue 2 Subject: Enc 1")
+    assert text.endswith("segue 1 Subject: Prazo From: ana@example.org O prazo é sexta-feira.")
+    (deep,) = load(message.as_bytes(), "a.eml")
+    assert "segue 2" in deep.page_content
+    assert "segue 1\n" not in deep.page_content  # ten levels are enough
 
 
 # The same for all

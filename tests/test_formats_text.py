@@ -21,6 +21,15 @@ def test_text_in_any_usual_encoding_comes_out_right(text: str, encoding: str) ->
     assert "encoding_suspect" not in document.metadata
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_its_mark_is_known_by_its_zeros(encoding: str) -> None:
+    text = "Relatório de produção – “já”: às vezes há atrasos.\r\n" * 100
+    assert decode(text.encode(encoding)) == text
+    assert decode("não".encode(encoding)) == "não"
+    with pytest.raises(ExtractionError, match="not text"):
+        decode(b"\0\1\2\3" * 1000)
+
+
 def test_bytes_that_cp1252_lacks_are_latin_1() -> None:
     assert decode("ação \x81".encode("latin-1")) == "ação \x81"
 
@@ -46,7 +55,7 @@ def test_a_binary_file_named_txt_is_refused() -> None:
     with pytest.raises(ExtractionError, match=r"^a\.txt: not text: .* control characters"):
         load(make_xlsx(), "a.txt")
     with pytest.raises(ExtractionError, match="not text"):
-        load("utf-16 without a mark".encode("utf-16-le"), "a.txt")
+        load(bytes(range(256)) * 10, "a.txt")
 
 
 def test_a_log_with_a_few_nuls_is_text() -> None:

@@ -28,9 +28,11 @@ from oraculo_kit.errors import (
 )
 from oraculo_kit.ingestion import ingest_sources
 from oraculo_kit.inputs import find_sources
+from oraculo_kit.load import read_file
 from oraculo_kit.services import use, vetor_storage
 from oraculo_kit.storage.lock import WriterLock
 from tests.conftest import _REPORT
+from tests.test_ingestion_runs import Slow
 
 DADOS = Path(__file__).parent.parent / "notebooks" / "dados"
 
@@ -95,6 +97,66 @@ def test_a_change_of_same_size_and_time_is_noticed_while_it_is_fresh(project: Pa
     assert ingest(path, progress=False)[0].status == "replaced"
 
 
+def test_what_is_unchanged_by_size_and_time_is_not_even_opened(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.txt", "b.txt"):
+        (project / name).write_text(f"um texto em {name}", encoding="utf-8")
+        os.utime(project / name, (1_700_000_000, 1_700_000_000))
+    ingest(project, progress=False)
+    (project / "b.txt").write_text("outro texto", encoding="utf-8")
+    opened: list[Path] = []
+
+    def opening(path: Path, *, max_bytes: int) -> bytes:
+        opened.append(Path(path))
+        return read_file(path, max_bytes=max_bytes)
+
+    monkeypatch.setattr("oraculo_kit.load.read_file", opening)
+    assert ingest(project, progress=False).counts == {"replaced": 1, "unchanged": 1}
+    assert opened == [project / "b.txt"]
+
+
+def test_of_a_changed_file_only_the_changed_chunks_are_embedded(project: Path) -> None:
+    paragraphs = [f"Parágrafo {number}: " + f"texto número {number} " * 40 for number in range(12)]
+    path = project / "a.txt"
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    use(embedder=(embedder := Slow()))
+    assert ingest(path, progress=False)[0].chunks >= 12
+    paragraphs[5] += " e uma frase nova"
+    path.write_text("\n\n".join(paragraphs), encoding="utf-8")
+    embedder.texts.clear()
+    assert ingest(path, progress=False)[0].status == "replaced"
+    asked = [text for text in embedder.texts if text.startswith("Parágrafo") or "frase nova" in text]
+    assert 1 <= len(asked) <= 2
+    assert all("número 5" in text for text in asked)
+
+
+def test_whole_sources_share_commits_of_a_bounded_size(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(130):
+        (project / f"{number:03}.txt").write_text(f"texto {number}", encoding="utf-8")
+    for number in range(5):
+        (project / f"longo{number}.txt").write_text(f"palavra {number} " * 150_000, encoding="utf-8")
+    use(embedder=Slow(0))
+    commits: list[tuple[int, int]] = []
+    replace_many = vetor_storage().replace_many
+
+    def noting(blocks: Any) -> list[str]:
+        characters = sum(len(chunk.page_content) for block in blocks for chunk in block.documents)
+        commits.append((len(blocks), characters))
+        return replace_many(blocks)
+
+    monkeypatch.setattr(vetor_storage(), "replace_many", noting)
+    assert ingest(project, n_jobs=1, progress=False).counts == {"added": 135}
+    assert sum(sources for sources, _ in commits) == 135
+    assert max(sources for sources, _ in commits) == 64
+    assert (
+        max(characters for _, characters in commits) < 4_000_000 + 2_500_000
+    )  # the last one may pass the mark
+    assert len(commits) <= 6
+
+
 def test_other_settings_make_everything_be_split_again(project: Path) -> None:
     (project / "a.txt").write_text("palavra " * 200, encoding="utf-8")
     assert ingest(project / "a.txt", progress=False)[0].chunks == 2
@@ -125,6 +187,14 @@ def test_bad_files_are_reported_with_their_reason_and_the_rest_goes_on(project: 
     assert said["laço"] == ("failed", "SourceUnreadableError")
     assert all(item.message for item in report if item.status in ("failed", "skipped"))
     assert oraculo.search("informação", k=1)[0].text == "informação pública"
+
+
+def test_a_text_that_looks_wrongly_decoded_is_stored_and_the_report_says_so(project: Path) -> None:
+    (project / "a.txt").write_text("informação e gestão".encode().decode("latin-1"), encoding="utf-8")
+    (project / "b.txt").write_text("informação e gestão", encoding="utf-8")
+    broken, good = ingest(project, progress=False)
+    assert (broken.status, good.status, good.message) == ("added", "added", "")
+    assert "looks wrongly decoded; ORACULO_FIX_TEXT=true repairs" in broken.message
 
 
 def test_a_file_that_goes_bad_keeps_its_old_version(project: Path) -> None:

@@ -101,11 +101,13 @@ def test_a_document_that_kills_its_worker_costs_itself_and_not_the_run(
 
 
 @posix
-def test_a_worker_killed_by_hand_costs_nothing(project: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
+def test_a_worker_killed_by_hand_costs_nothing(project: Path, backend: str) -> None:
     folder = write_files(project / "docs", 60)
     (folder / "0030.txt").write_text("este texto mata uma vez", encoding="utf-8")
     use(embedder=Deadly(project / "times", 1))
-    report = ingest(folder, n_jobs=2, progress=False)
+    report = ingest(folder, n_jobs=2, backend=backend, progress=False)
     assert report.counts == {"added": 60}
     assert report.chunks == len(vetor_storage())
     check_whole(vetor_storage())
@@ -230,14 +232,15 @@ def test_a_background_run_ends_in_the_base_in_which_it_began(project: Path) -> N
 
 
 @posix
+@pytest.mark.parametrize("backend", ["loky", "multiprocessing"])
 @pytest.mark.parametrize("moment", ["workers start", "in the middle"])
 def test_an_interrupted_command_says_how_to_go_on_and_prints_no_tracebacks(
-    project: Path, moment: str
+    project: Path, moment: str, backend: str
 ) -> None:
     write_files(project / "docs", 2000, size=400)
     oraculo.start_services()
     child = subprocess.Popen(
-        [sys.executable, "-m", "oraculo_kit", "ingest", "docs", "--jobs", "2"],
+        [sys.executable, "-m", "oraculo_kit", "ingest", "docs", "--jobs", "2", "--backend", backend],
         cwd=project,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -256,6 +259,7 @@ def test_an_interrupted_command_says_how_to_go_on_and_prints_no_tracebacks(
     assert child.returncode == 130
     assert "Traceback" not in errors
     assert "KeyboardInterrupt" not in errors
+    assert "Warning" not in errors
     assert "interrupted; what was stored stays stored, and the same command with --resume goes on" in errors
     assert said == ""
     assert oraculo.runs()["state"].tolist() == ["cancelled"]

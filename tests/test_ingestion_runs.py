@@ -28,7 +28,7 @@ from oraculo_kit.cli import main
 from oraculo_kit.errors import EmbeddingError, SettingsError, SourceError
 from oraculo_kit.events import IngestEvent
 from oraculo_kit.services import use, vetor_storage
-from tests.conftest import _REPORT
+from tests.conftest import _REPORT, Notebook
 
 ROOT = Path(__file__).parent.parent
 
@@ -265,6 +265,8 @@ def test_resume_without_anything_to_resume_is_an_ordinary_run(project: Path) -> 
 
 
 def test_no_sources_and_nothing_to_resume_are_refused(project: Path) -> None:
+    with pytest.raises(SourceError, match="nothing to resume .* there was no run yet"):
+        ingest(resume=True)
     with pytest.raises(SourceError, match="got no sources, expected a path"):
         ingest()
 
@@ -355,6 +357,46 @@ def test_what_failed_is_tried_again_once_its_cause_is_mended(project: Path) -> N
         report.retry(progress=False)
 
 
+def test_whatever_failed_in_an_earlier_run_is_tried_again_by_its_key_alone(project: Path) -> None:
+    folder = project / "docs"
+    folder.mkdir()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("pasta/ruim.pdf", b"nothing")
+        archive.writestr("bom.txt", "um texto")
+    decomposed = "relato\u0301rio.pdf"
+    names = (
+        [decomposed.encode(), "relatório.csv.pdf".encode("latin-1")]
+        if sys.platform == "linux"
+        else [b"b.pdf"]
+    )
+    for name in names:
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(b"nothing")
+    run = ingest(folder, progress=False).run
+    good = (ROOT / "notebooks/dados/retencao_dados_lgpd.pdf").read_bytes()
+    with zipfile.ZipFile(folder / "a.zip", "w") as archive:
+        archive.writestr("pasta/ruim.pdf", good)
+    for name in names:
+        with open(os.fsencode(folder) + b"/" + name, "wb") as file:
+            file.write(good)
+    again = oraculo.run_report(run).retry(progress=False)
+    assert again.counts == {"added": 1 + len(names)}
+    assert {outcome.source for outcome in again} == {o.source for o in oraculo.run_report(run).failed}
+
+
+def test_rows_of_an_earlier_run_say_that_the_data_must_be_given_again(project: Path) -> None:
+    class Refuses(Slow):
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            raise ValueError("no")
+
+    use(embedder=Refuses())
+    frame = pd.DataFrame({"texto": ["um"]}, index=["n1"])
+    report = ingest(frame, text="texto", name="notas", progress=False)
+    assert report.counts == {"failed": 1}
+    with pytest.raises(SourceError, match="notas/n1 is no file here.*ingest the data again"):
+        oraculo.run_report(report.run).retry(progress=False)
+
+
 def test_the_report_of_an_earlier_run_is_read_from_the_base(project: Path) -> None:
     folder = write_files(project / "docs", 2)
     (folder / "ruim.pdf").write_bytes(b"nothing")
@@ -418,8 +460,14 @@ def every_format(folder: Path) -> Path:
     return folder
 
 
-def test_every_way_to_run_gives_equal_ledgers_and_vectors(project: Path) -> None:
+def test_every_way_to_run_gives_equal_ledgers_and_vectors(
+    project: Path, notebook: Callable[..., Notebook]
+) -> None:
     folder = every_format(project / "docs")
+    cell = notebook(ORACULO_STORE=str(project / "kernel")).run(
+        "import oraculo_kit as oraculo; oraculo.ingest('docs').counts"
+    )
+    assert cell.result == "{'added': 19}"
     command = [sys.executable, "-m", "oraculo_kit", "ingest", str(folder), "--store", str(project / "cli")]
     with subprocess.Popen(command, cwd=project, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as cli:
         seen = {}
@@ -440,7 +488,7 @@ def test_every_way_to_run_gives_equal_ledgers_and_vectors(project: Path) -> None
     outcomes = Parallel(n_jobs=2)(delayed(ingest_task)(path) for path in paths)
     assert {item.store for item in outcomes} == {str(project / "tasks")}
     ingest(folder / "arquivo.zip", progress=False)
-    for way in ("cli", "tasks"):
+    for way in ("kernel", "cli", "tasks"):
         use(project / way)
         seen[way] = _state()
     assert len(seen["here"]["ids"]) > 60
@@ -470,6 +518,11 @@ def test_the_command_line_ingests_dry_resumes_and_gives_json(
     project: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_files(project / "docs", 3)
+    write_files(folder, 40)
+    assert main(["ingest", str(folder), "--dry-run", "--quiet"]) == 0
+    assert "... and 10 more; --format json lists them all" in capsys.readouterr().out
+    shutil.rmtree(folder)
+    write_files(folder, 3)
     assert main(["ingest", str(folder), "--dry-run", "--quiet"]) == 0
     assert "dry run, nothing was stored: 3 added" in capsys.readouterr().out
     assert main(["ingest", str(folder), "--format", "json", "--quiet", "--jobs", "1"]) == 0

@@ -246,7 +246,7 @@ def test_a_generator_is_taken_as_a_list(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [42, None, [object()], [1, "a.txt"], "", [""], [b"a.txt"], [["a.txt"]], "ftp://host/a.txt"]
+    "given", [42, None, [object()], [1, "a.txt"], "", [""], [b"a.txt"], [["a.txt"]], "gopher://host/a.txt"]
 )
 def test_what_is_no_source_is_refused_with_what_is(given: Any) -> None:
     with pytest.raises(SourceError, match="expected|in a call of its own"):

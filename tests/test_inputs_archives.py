@@ -15,7 +15,7 @@ import pytest
 from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
-from oraculo_kit.errors import SourceTooLargeError
+from oraculo_kit.errors import EmptySourceError, SourceTooLargeError
 from oraculo_kit.inputs import IngestSource, MemberSource, find_sources, zip_directory
 from oraculo_kit.load import load_bytes
 
@@ -201,7 +201,7 @@ def errors_of(source: IngestSource) -> str:
 
 def test_a_large_member_is_not_expanded(tmp_path: Path) -> None:
     (source,) = find_sources(pack(tmp_path / "a.zip", {"a.txt": b"0" * 2_000_000}))
-    with pytest.raises(SourceTooLargeError, match=r"a\.txt: .* 2\.0 MB, over the limit of 1\.0 MB"):
+    with pytest.raises(SourceTooLargeError, match=r"a\.txt: .* 1\.9 MiB, over the limit of 976\.6 KiB"):
         source.content(LIMIT)
 
 
@@ -248,6 +248,13 @@ def test_an_archive_of_more_than_65535_members_and_one_with_something_before_it(
 def test_too_many_members_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zip_directory, "MAX_MEMBERS", 2)
     assert "over 2 members" in errors(pack(tmp_path / "a.zip", {f"{n}.txt": "x" for n in range(3)}))["a.zip"]
+
+
+def test_an_empty_file_named_zip_is_nothing_to_index_as_any_empty_file_is(tmp_path: Path) -> None:
+    (tmp_path / "vazio.zip").touch()
+    (found,) = find_sources(tmp_path)
+    assert isinstance(found.error, EmptySourceError)
+    assert str(found.error) == f"{tmp_path / 'vazio.zip'}: the file is empty"
 
 
 def test_a_loader_for_zip_files_is_given_the_file_itself(

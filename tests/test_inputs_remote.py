@@ -99,9 +99,9 @@ def test_a_version_is_told_by_time_or_else_by_its_tag() -> None:
 
 def test_unknown_and_chained_urls_are_refused() -> None:
     with pytest.raises(
-        SourceError, match="ftp:// is no scheme that can be read, expected one of https, http, file, s3"
+        SourceError, match="gopher:// is no scheme that can be read, expected one of https, http, file, s3"
     ):
-        find_sources("ftp://host/a.txt")
+        find_sources("gopher://host/a.txt")
     (source,) = find_sources("s3://bucket/a.zip::file:///etc")
     assert "chained URLs of fsspec are not read" in str(source.error)
 

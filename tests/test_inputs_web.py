@@ -188,7 +188,7 @@ def test_a_packed_answer_is_unpacked_and_a_bomb_is_not(server: Server) -> None:
     server.routes["/c.txt"] = lambda handler: handler.answer(b"nothing like it", Content_Encoding="gzip")
     server.routes["/d.txt"] = lambda handler: handler.answer(b"x", Content_Encoding="br")
     assert fetched(server.url("/a.txt")) == b"texto"
-    with pytest.raises(SourceTooLargeError, match=r"b\.txt: more, over the limit of 1\.0 MB"):
+    with pytest.raises(SourceTooLargeError, match=r"b\.txt: more, over the limit of 976\.6 KiB"):
         fetched(server.url("/b.txt"))
     with pytest.raises(SourceUnreadableError, match="cannot be unpacked"):
         fetched(server.url("/c.txt"))
@@ -346,9 +346,9 @@ def test_a_slow_server_is_cut_off_at_the_limit(server: Server, route: Route) -> 
 def test_an_endless_or_too_large_answer_is_read_to_the_limit(server: Server) -> None:
     server.routes["/a.txt"] = endless
     server.routes["/b.txt"] = lambda handler: handler.answer(b"x" * 2_000_000)
-    with pytest.raises(SourceTooLargeError, match="over the limit of 1.0 MB"):
+    with pytest.raises(SourceTooLargeError, match="over the limit of 976.6 KiB"):
         fetched(server.url("/a.txt"))
-    with pytest.raises(SourceTooLargeError, match="2.0 MB, over the limit of 1.0 MB"):
+    with pytest.raises(SourceTooLargeError, match="1.9 MiB, over the limit of 976.6 KiB"):
         fetched(server.url("/b.txt"))
 
 

@@ -53,7 +53,7 @@ def test_a_file_of_a_gigabyte_is_refused_without_being_read(tmp_path: Path) -> N
     tracemalloc.start()
     try:
         with pytest.raises(
-            SourceTooLargeError, match=r"sparse\.txt: 1,073\.7 MB .* limit of 1\.0 MB.*ORACULO_MAX_FILE_MB"
+            SourceTooLargeError, match=r"sparse\.txt: 1\.0 GiB .* limit of 976\.6 KiB.*ORACULO_MAX_FILE_MB"
         ):
             read_file(path, max_bytes=LIMIT)
         assert tracemalloc.get_traced_memory()[1] < LIMIT

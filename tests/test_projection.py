@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import oraculo_kit as oraculo
 from oraculo_kit.errors import QueryError
-from oraculo_kit.projection import _largest, _spread, principal_axes, project, values_of
+from oraculo_kit.projection import _largest, _spread, _squares, principal_axes, project, values_of
 from oraculo_kit.storage.faiss import FaissVetorStorage
 
 
@@ -64,12 +64,19 @@ def test_the_axes_of_a_large_base_come_from_vectors_spread_over_it_and_hardly_tu
     rng = np.random.default_rng(2)
     vectors = (rng.normal(size=(6000, 12)) * np.linspace(3, 0.3, 12) ** 2).astype(np.float32)
     exact, shares = axes_of(vectors, block)
-    monkeypatch.setattr("oraculo_kit.projection._ENOUGH", 1000)
+    monkeypatch.setattr("oraculo_kit.projection._FEWEST", 1000)
+    monkeypatch.setattr("oraculo_kit.projection._WORK", 1000)
     used = list(_spread(Rows(vectors, block)))  # type: ignore[arg-type]
     np.testing.assert_array_equal(np.concatenate(used), vectors[::6])
     axes, estimated = axes_of(vectors, block)
     assert (np.abs((axes * exact).sum(axis=1)) > 0.98).all()
     np.testing.assert_allclose(estimated, shares, atol=0.03)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (63, 65), (64, 64), (1000, 256), (700, 1100)])
+def test_the_sum_of_squares_is_a_matrix_product(shape: tuple[int, int]) -> None:
+    rows = np.random.default_rng(3).normal(size=shape).astype(np.float32)
+    np.testing.assert_allclose(_squares(rows), rows.T @ rows, atol=1e-3)
 
 
 def test_many_dimensions_have_the_same_axes_by_iteration() -> None:

@@ -54,6 +54,24 @@ def test_thousands_of_outcomes_show_the_faults_and_say_how_many_more_there_are()
     assert [item.source for item in report.failed] == ["ruim0.pdf", "ruim1.pdf", "ruim2.pdf"]
 
 
+def test_the_reason_stands_beside_the_source_without_naming_it_again() -> None:
+    said = "not a regular file but a FIFO; expected a file or folder"
+    found = [
+        SourceOutcome("/docs/cano", "failed", "SourceUnreadableError", f"/docs/cano: {said}"),
+        SourceOutcome("/docs/a.zip!/b/c.pdf", "failed", "ExtractionError", "c.pdf: encrypted"),
+    ]
+    report = IngestReport(found)
+    rows = [line.split("  ") for line in repr(report).splitlines()[2:4]]
+    assert [row[-1] for row in rows] == [said, "encrypted"]
+    assert "c.pdf: encrypted" not in report._repr_html_()
+    assert list(report.to_pandas()["message"]) == [item.message for item in found]
+
+
+def test_what_was_not_read_does_not_count_as_ingested() -> None:
+    large = SourceOutcome("b.txt", "failed", "SourceTooLargeError", "b.txt: too large", bytes=1 << 30)
+    assert IngestReport([SourceOutcome("a", "added", bytes=2048), large]).bytes == 2048
+
+
 def test_nothing_of_a_file_name_message_or_store_is_obeyed() -> None:
     report = IngestReport(
         [SourceOutcome(HOSTILE, "failed", "ExtractionError", HOSTILE, store="/\x1b]0;x\x07")]

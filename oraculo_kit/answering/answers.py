@@ -65,6 +65,8 @@ class Answer:
         Numbers in the model's text that point at nothing; they were taken out.
     ignored_tool_calls : tuple of str
         Names of tools that the model wanted to call. None was bound to it, and nothing was called.
+    failed_model : str
+        Name of the chat model that failed, where extracts stand in for its answer; empty otherwise.
     complete : bool
         False when the text was cut: by the model's limit of tokens, its provider's filter, or a reader who stopped.
     """
@@ -81,6 +83,7 @@ class Answer:
     invalid_citations: tuple[int, ...] = ()
     ignored_tool_calls: tuple[str, ...] = ()
     complete: bool = True
+    failed_model: str = ""
 
     @property
     def grounded(self) -> bool:
@@ -184,7 +187,10 @@ class Answer:
         count = len(self.passages)
         if not count:
             return f"nothing was found in {one_line(self.results.store, 80)}, {self.seconds:.1f} s"
-        parts = [one_line(self.model, 60) or "extracts: no chat model is set (ORACULO_CHAT_MODEL)"]
+        if self.failed_model:
+            parts = [f"extracts: the chat model {one_line(self.failed_model, 60)} failed"]
+        else:
+            parts = [one_line(self.model, 60) or "extracts: no chat model is set (ORACULO_CHAT_MODEL)"]
         parts.append(f"{count} source{'s' if count != 1 else ''}")
         parts.append(f"{self.seconds:.1f} s")
         if "total_tokens" in self.usage:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -62,7 +62,8 @@ class Asked:
     def failed(self, exc: Exception, partial: str = "") -> ChatModelError:
         """Return the error to raise for what the model raised, with the extracts in it."""
         error = exc if isinstance(exc, ChatModelError) else chat_error(self.choice, exc, self.timeout)
-        error.extracts, error.partial = self.extracts(), partial
+        error.extracts = replace(self.extracts(), failed_model=model_name(self.choice))
+        error.partial = partial
         return error
 
 

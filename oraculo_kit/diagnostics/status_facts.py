@@ -91,8 +91,14 @@ _NO_ENVIRONMENT: dict[str, Any] = {"loaded": False, "names": [], "refused": {}, 
 def _store_summary(look: ServicesState) -> dict[str, Any] | None:
     if look.services is None:
         return None
-    stats = asdict(look.services.vetor_storage.stats())
-    return {**stats, "location": masked_location(stats["location"])}
+    storage = look.services.vetor_storage
+    stats = asdict(storage.stats())
+    able = asdict(storage.capabilities)
+    return {
+        **stats,
+        "location": masked_location(stats["location"]),
+        "capabilities": {**able, "lacks": sorted(storage.capabilities.lacks)},
+    }
 
 
 def _failure(look: ServicesState) -> dict[str, Any] | None:

@@ -33,6 +33,18 @@ _ORIGINS = {
     "remote": N_("remote"),
     "default": N_("default"),
 }
+_ENGINE_WORDS = {
+    word: word
+    for word in (
+        N_("embedded (SQLite and FAISS)"),
+        N_("PostgreSQL with pgvector"),
+        N_("LangChain vector store with a local catalog"),
+        N_("processes of one machine"),
+        N_("any machine"),
+    )
+} | {"others_see_whole_sources": N_("show other programs whole sources only")}
+"""What `Capabilities` say; what is not here is the name of a method, and stays one."""
+
 _PARTS = {"environment": N_("environment"), "VetorStorage": "VetorStorage"}
 
 
@@ -89,6 +101,13 @@ class Status(Page):
             text = _("chunks: {chunks}, sources: {sources}, {size}, embedder: {embedder}, commit: {commit}")
             values = {**store, "size": size_text(store["bytes"]), "embedder": store["embedder"] or "-"}
             rows.append(("", text.format(**values)))
+            able = store["capabilities"]
+            rows.append((_("engine"), _named(_, _ENGINE_WORDS, able["engine"])))
+            rows.append((_("writers"), _named(_, _ENGINE_WORDS, able["writers"])))
+            if able["lacks"]:
+                rows.append(
+                    (_("cannot"), ", ".join(_named(_, _ENGINE_WORDS, name) for name in able["lacks"]))
+                )
         return Section("", rows)
 
     def _failure(self, _: Callable[[str], str]) -> Section:

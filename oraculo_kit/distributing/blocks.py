@@ -1,100 +1,70 @@
-"""What a worker sends back: the chunks of some sources in columns, with their vectors.
+"""What a worker sends back: the rows of some sources, ready to be written, with their vectors.
 
-Texts, metadata as JSON (what all chunks of a source share stands there once) and one float32 matrix, which travels
-without being copied. Some 2 KB per chunk of 1,000 characters; LangChain objects would be twice that, and slow to pickle.
+Stems, ids and metadata as JSON are made there too, because the caller alone writes: what is left for it is to insert. That
+is some 2.5 KB per chunk of 1,000 characters; LangChain objects would be larger, and slow to pickle.
 """
 
 from __future__ import annotations
 
-import json
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from oraculo_kit.storage.records import LedgerEntry, metadata_json, shared_metadata
+from oraculo_kit.storage.prepare import prepare_sources
+from oraculo_kit.storage.records import LedgerEntry, SourceWrite
 from oraculo_kit.storage.values import SourceDocuments, SourceMove
 
 if TYPE_CHECKING:
-    from langchain_core.documents import Document
-    from numpy.typing import NDArray
-
     from oraculo_kit.embed import Embedder
+    from oraculo_kit.pipeline import Run
+    from oraculo_kit.storage.base import VetorStorage
+    from oraculo_kit.storage.identity import EmbedderIdentity
     from oraculo_kit.storage.runs import SourceOutcome
 
 
-@dataclass(frozen=True, slots=True)
-class EmbeddedSource:
-    """One source, ready to be stored.
+def characters(write: SourceWrite) -> int:
+    """Return how many characters the texts of a source have."""
+    return sum(len(row.text) for row in write.rows)
 
-    Attributes
+
+def write_bytes(write: SourceWrite) -> int:
+    """Return about how large the rows of a source are: four bytes for a character at most, mostly one."""
+    written = sum(len(row.text) + len(row.stems) + len(row.metadata) for row in write.rows)
+    return written + int(write.vectors.nbytes)
+
+
+def store_writes(
+    storage: VetorStorage,
+    writes: Sequence[SourceWrite],
+    outcomes: Sequence[SourceOutcome],
+    run: Run,
+    embedder: EmbedderIdentity,
+) -> Iterator[SourceOutcome]:
+    """Commit prepared sources, together; give their outcomes as the store saw them.
+
+    Parameters
     ----------
-    key : str
-    ledger : LedgerEntry
-    shared : str
-        JSON object: metadata that all chunks have.
-    own : list of str
-        JSON objects, one per chunk: the rest of its metadata.
-    ids : list of (str or None)
-    texts : list of str
-    vectors : numpy.ndarray
-        float32, shape (len(texts), dimension).
+    storage : VetorStorage
+    writes : sequence of SourceWrite
+    outcomes : sequence of SourceOutcome
+        Of each source, as far as it is known before.
+    run : Run
+    embedder : EmbedderIdentity
+        Who made the vectors.
+
+    Yields
+    ------
+    SourceOutcome
+        Once they are durable: "added" or "replaced".
     """
-
-    key: str
-    ledger: LedgerEntry
-    shared: str
-    own: list[str]
-    ids: list[str | None]
-    texts: list[str]
-    vectors: NDArray[np.float32]
-
-    @classmethod
-    def of(cls, source: SourceDocuments) -> EmbeddedSource:
-        """Make the columns.
-
-        Raises
-        ------
-        SourceError
-            For metadata that no store can hold.
-        """
-        metadatas = [document.metadata for document in source.documents]
-        shared = shared_metadata(metadatas)
-        own = [
-            metadata_json({name: value for name, value in metadata.items() if name not in shared})
-            for metadata in metadatas
-        ]
-        return cls(
-            key=source.source,
-            ledger=source.ledger,
-            shared=metadata_json(shared),
-            own=own,
-            ids=[document.id for document in source.documents],
-            texts=[document.page_content for document in source.documents],
-            vectors=np.ascontiguousarray(source.vectors),
-        )
-
-    def opened(self) -> SourceDocuments:
-        """Return it as stores take it."""
-        return SourceDocuments(self.key, list(self._documents()), self.vectors, self.ledger)
-
-    def _documents(self) -> Iterator[Document]:
-        from langchain_core.documents import Document
-
-        shared = json.loads(self.shared)
-        for name, text, own in zip(self.ids, self.texts, self.own, strict=True):
-            yield Document(text, metadata={**shared, **json.loads(own)}, id=name)
-
-    @property
-    def characters(self) -> int:
-        """Characters of all texts."""
-        return sum(map(len, self.texts))
-
-    @property
-    def nbytes(self) -> int:
-        """About how large it is: four bytes for a character at most, mostly one."""
-        return self.characters + sum(map(len, self.own)) + int(self.vectors.nbytes)
+    started = time.perf_counter()
+    if run.noted:
+        writes = [replace(write, outcome=outcome) for write, outcome in zip(writes, outcomes, strict=True)]
+    statuses = storage.put_sources(writes, embedder)
+    share = (time.perf_counter() - started) / len(writes)
+    for outcome, status in zip(outcomes, statuses, strict=True):
+        yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
 
 
 class BlockCollector:
@@ -110,7 +80,7 @@ class BlockCollector:
 
     Attributes
     ----------
-    embedded : list of EmbeddedSource
+    embedded : list of SourceWrite
     touched : dict of str to LedgerEntry
         As `VetorStorage.touch` takes them.
     """
@@ -118,14 +88,14 @@ class BlockCollector:
     def __init__(self, embedder: Embedder, location: str, known: Mapping[str, LedgerEntry]) -> None:
         self.embedder = embedder
         self.location = location
-        self.embedded: list[EmbeddedSource] = []
+        self.embedded: list[SourceWrite] = []
         self.touched: dict[str, LedgerEntry] = {}
         self._known = known
 
     @property
     def nbytes(self) -> int:
         """Size of what was collected."""
-        return sum(source.nbytes for source in self.embedded)
+        return sum(map(write_bytes, self.embedded))
 
     def ledger(self, keys: Sequence[str]) -> dict[str, LedgerEntry]:
         """Return what the caller's ledger knows."""
@@ -137,7 +107,7 @@ class BlockCollector:
 
     def replace_many(self, sources: Sequence[SourceDocuments]) -> list[str]:
         """Keep whole sources for the caller: all of them, or none when one cannot be stored."""
-        self.embedded.extend([EmbeddedSource.of(source) for source in sources])
+        self.embedded.extend(prepare_sources(sources))
         return ["added"] * len(sources)
 
     def sources_with(self, content_hashes: Iterable[str]) -> dict[str, list[str]]:

@@ -1,7 +1,7 @@
 """What Dask workers must have in common with the caller, checked before the first task.
 
 Python's minor version (pickles), this package's version, the settings as they arrive, the embedder's name and the vector
-that it gives for `PROBE_TEXT`. Other packages may differ: then the log has a table of them.
+that it gives for `PROBE_TEXT`, the stems of a sentence. Other packages may differ: then the log has a table of them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,16 @@ from typing import TYPE_CHECKING, Any
 import dask
 
 from oraculo_kit.distributing import examining
-from oraculo_kit.distributing.secrets import give_secrets, names_to_send, refuse_open_ways, scheduler_address
-from oraculo_kit.distributing.working import SAME_VECTOR, Reply
+from oraculo_kit.distributing.secrets import (
+    give_secrets,
+    names_to_send,
+    refuse_open_ways,
+    scheduler_address,
+    without_password,
+)
+from oraculo_kit.distributing.working import SAME_VECTOR, STEMMED, Reply
 from oraculo_kit.errors import WorkerMismatchError
+from oraculo_kit.storage.fulltext import stem_text
 
 if TYPE_CHECKING:
     from distributed import Client, Future
@@ -32,7 +39,7 @@ if TYPE_CHECKING:
     from oraculo_kit.stopping import StopSignal
 
 _log = logging.getLogger("oraculo_kit.distributing")
-_COMPARED = ("python", "oraculo_kit", "settings", "embedder", "its answer")
+_COMPARED = ("python", "oraculo_kit", "settings", "embedder", "its answer", "stems")
 _ANSWER_SECONDS = 60.0  # a worker that is busy for longer is examined with its first task
 _NO_WARNING = "1TB"
 _CALL = "exec(code, globals()) or examined(expected, settings, work)"
@@ -76,6 +83,7 @@ class Examination:
             "settings": settings.fingerprint,
             "embedder": embedder.name,
             "its answer": SAME_VECTOR,
+            "stems": stem_text(STEMMED),
             "probe": embedder.probe(),
             "packages": _own_packages(),
             "names": names,
@@ -136,7 +144,7 @@ def check_workers(
     if send_secrets:
         refuse_open_ways([scheduler_address(client), *client.nthreads()])
     names = names_to_send(services.settings) if send_secrets else frozenset()
-    examination = Examination.of(services.settings, services.vetor_storage.embedder, names)
+    examination = Examination.of(without_password(services.settings), services.vetor_storage.embedder, names)
     addresses = list(client.nthreads())
     found = _examined(client, examination, addresses, stop)
     bare = [address for address, reply in found.items() if isinstance(reply, Reply)]
@@ -208,6 +216,8 @@ def _advice(rows: Sequence[tuple[str, str, str, str]]) -> str:
     names = {name for _, name, *_ in rows}
     if names & {"python", "oraculo_kit"}:
         return "Install the same versions there, and start these workers again."
+    if "stems" in names:
+        return "PyStemmer makes other stems there, and words would not be found; install the same version."
     if "its answer" in names:
         return (
             "The embedder must be the same model there. Keys of model providers do not travel by themselves: set them "

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import time
 import uuid
@@ -24,16 +23,24 @@ from typing import TYPE_CHECKING, Any
 from distributed import Client, Future, KilledWorker
 
 from oraculo_kit.dask import dask_client
-from oraculo_kit.distributing.blocks import EmbeddedSource
+from oraculo_kit.distributing.blocks import characters, store_writes
 from oraculo_kit.distributing.checking import Examination, check_workers, difference_table
-from oraculo_kit.distributing.secrets import give_secrets, scheduler_address
+from oraculo_kit.distributing.secrets import (
+    give_secrets,
+    refuse_open_ways,
+    scheduler_address,
+    tells_a_secret,
+)
+from oraculo_kit.distributing.seeing import explained, other_file
 from oraculo_kit.distributing.working import Reply, Work
 from oraculo_kit.errors import OraculoError, SourceError, WorkerMismatchError
-from oraculo_kit.inputs import FileSource, IngestSource, MemberSource
-from oraculo_kit.pipeline import COMMIT_CHARACTERS, COMMIT_SOURCES, Run, ingest_sources, store_blocks
+from oraculo_kit.inputs import FileSource, IngestSource
+from oraculo_kit.pipeline import COMMIT_CHARACTERS, COMMIT_SOURCES, Run, ingest_sources
 from oraculo_kit.pruning import is_gone
 from oraculo_kit.report import failed_outcome
 from oraculo_kit.spreading import SourceTasks, Spread
+from oraculo_kit.storage.identity import EmbedderIdentity
+from oraculo_kit.storage.records import SourceWrite
 from oraculo_kit.storage.runs import SourceOutcome
 
 if TYPE_CHECKING:
@@ -117,6 +124,8 @@ class _Ingestion:
     ) -> None:
         self._services = services
         self._storage = services.vetor_storage
+        embedder = self._storage.embedder
+        self._embedder = EmbedderIdentity(embedder.name, embedder.probe())
         self._client = client
         self._examination = examination
         self._run = run
@@ -176,6 +185,10 @@ class _Ingestion:
     def _submit(self, sources: Sequence[IngestSource], *, alone: bool = False) -> None:
         import cloudpickle
 
+        telling = next((source for source in sources if tells_a_secret(source)), None)
+        if telling is not None:
+            ways = [scheduler_address(self._client), *self._workers]
+            refuse_open_ways(ways, f"leave the secret out of the URL ({telling.key})")
         known = self._storage.ledger([source.key for source in sources])
         work = cloudpickle.dumps(Work(sources, known, self._run, self._storage.location, BLOCK_BYTES))
         allowed = frozenset(self._workers) - self._refused if self._refused else None
@@ -312,7 +325,7 @@ class _Ingestion:
         if reply.touched:
             self._storage.touch(reply.touched)
         settled = [outcome for outcome in reply.outcomes if outcome.status != "added"]
-        settled = [self._explained(outcome, sources[outcome.source], reply.facts) for outcome in settled]
+        settled = [explained(outcome, sources[outcome.source], reply.facts) for outcome in settled]
         self._note([outcome for outcome in settled if outcome.status != "unchanged"])
         yield from settled
         yield from self._commit(reply, sources)
@@ -321,21 +334,21 @@ class _Ingestion:
 
     def _commit(self, reply: Reply, sources: Mapping[str, IngestSource]) -> Iterator[SourceOutcome]:
         outcomes = {outcome.source: outcome for outcome in reply.outcomes}
-        moved = self._moved(reply.embedded, sources)
+        strange = {item.key: other_file(item, sources[item.key], reply.facts) for item in reply.embedded}
+        yield from self._strange(outcomes, strange)
+        embedded = [item for item in reply.embedded if strange[item.key] is None]
+        moved = self._moved(embedded, sources)
         if moved:
             yield from ingest_sources(self._services, moved, self._run)
         taken = {source.key for source in moved}
-        for group in _groups(embedded for embedded in reply.embedded if embedded.key not in taken):
+        for group in _groups(item for item in embedded if item.key not in taken):
             self._run.check()
-            yield from store_blocks(
-                self._storage,
-                [embedded.opened() for embedded in group],
-                [outcomes[embedded.key] for embedded in group],
-                self._run,
+            yield from store_writes(
+                self._storage, group, [outcomes[item.key] for item in group], self._run, self._embedder
             )
 
     def _moved(
-        self, embedded: Sequence[EmbeddedSource], sources: Mapping[str, IngestSource]
+        self, embedded: Sequence[SourceWrite], sources: Mapping[str, IngestSource]
     ) -> list[IngestSource]:
         """Return the files that the store has under a key that is gone; the pipeline of this process moves them."""
         hashes = {
@@ -350,37 +363,32 @@ class _Ingestion:
             if any(old != key and is_gone(old) for old in stored.get(content_hash, ()))
         ]
 
-    def _explained(
-        self, outcome: SourceOutcome, source: IngestSource, facts: Mapping[str, Any]
-    ) -> SourceOutcome:
-        """Say so when a worker cannot see a file that is there for this process."""
-        if outcome.error != "SourceNotFoundError" or not isinstance(source, FileSource | MemberSource):
-            return outcome
-        path = source.archive if isinstance(source, MemberSource) else source.found.path
-        if not os.path.exists(path):
-            return outcome
-        return replace(
-            outcome,
-            message=(
-                f"{source.key}: the Dask worker at {facts['address']} ({facts['host']}) cannot see this file. Put the "
-                "files into a folder that all workers share, or name them by a URL (s3://..., sftp://...)"
-            ),
-        )
+    def _strange(
+        self, outcomes: Mapping[str, SourceOutcome], errors: Mapping[str, SourceError | None]
+    ) -> Iterator[SourceOutcome]:
+        """Yield the outcomes of files that a worker did not read as they are here."""
+        failed = [
+            replace(outcomes[key], status="failed", error=type(error).__name__, message=str(error), chunks=0)
+            for key, error in errors.items()
+            if error is not None
+        ]
+        self._note(failed)
+        yield from failed
 
     def _note(self, outcomes: Sequence[SourceOutcome]) -> None:
         if outcomes and self._run.noted:
             self._storage.note_outcomes(self._run.id, outcomes)
 
 
-def _groups(embedded: Iterator[EmbeddedSource]) -> Iterator[list[EmbeddedSource]]:
+def _groups(embedded: Iterator[SourceWrite]) -> Iterator[list[SourceWrite]]:
     """Yield what goes into one commit."""
-    group: list[EmbeddedSource] = []
-    characters = 0
+    group: list[SourceWrite] = []
+    size = 0
     for source in embedded:
         group.append(source)
-        characters += source.characters
-        if len(group) >= COMMIT_SOURCES or characters >= COMMIT_CHARACTERS:
+        size += characters(source)
+        if len(group) >= COMMIT_SOURCES or size >= COMMIT_CHARACTERS:
             yield group
-            group, characters = [], 0
+            group, size = [], 0
     if group:
         yield group

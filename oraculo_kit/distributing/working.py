@@ -12,14 +12,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.distributing.blocks import BlockCollector, EmbeddedSource
+from oraculo_kit.distributing.blocks import BlockCollector
+from oraculo_kit.distributing.secrets import without_password
 from oraculo_kit.environment.record import redact
 from oraculo_kit.errors import OraculoError
 from oraculo_kit.parallel import prepare_dask_worker
 from oraculo_kit.pipeline import Run, embed_sources
 from oraculo_kit.services import services_state
 from oraculo_kit.stopping import Stopped
-from oraculo_kit.storage.records import LedgerEntry
+from oraculo_kit.storage.fulltext import stem_text
+from oraculo_kit.storage.records import LedgerEntry, SourceWrite
 from oraculo_kit.storage.runs import SourceOutcome
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from oraculo_kit.settings import Settings
 
 SAME_VECTOR = "the same vector"
+STEMMED = "Os contribuintes emitiram notas fiscais; the taxpayers' invoices were issued."
+"""Its stems must be the same everywhere, because workers make those of the full text."""
 _SAME_COSINE = 0.999  # as for the probe of a store
 
 _lock = threading.RLock()
@@ -68,7 +72,7 @@ class Reply:
     facts : dict
     outcomes : list of SourceOutcome
         Of the sources that are settled; "added" means that it stands in `embedded`.
-    embedded : list of EmbeddedSource
+    embedded : list of SourceWrite
     touched : dict of str to LedgerEntry
     seconds : float
     missing : frozenset of str
@@ -79,7 +83,7 @@ class Reply:
 
     facts: dict[str, Any]
     outcomes: list[SourceOutcome] = field(default_factory=list)
-    embedded: list[EmbeddedSource] = field(default_factory=list)
+    embedded: list[SourceWrite] = field(default_factory=list)
     touched: dict[str, LedgerEntry] = field(default_factory=dict)
     seconds: float = 0.0
     missing: frozenset[str] = frozenset()
@@ -107,8 +111,8 @@ def work_here(
         return facts | {"embedder": exc.name, "its answer": str(exc)}
     except OraculoError as exc:
         return facts | {"its answer": redact(f"{type(exc).__name__}: {exc}")}
-    facts |= {"embedder": embedder.name, "its answer": SAME_VECTOR}
-    if settings.fingerprint != expected["settings"]:
+    facts |= {"embedder": embedder.name, "its answer": SAME_VECTOR, "stems": stem_text(STEMMED)}
+    if any(facts[name] != expected[name] for name in ("settings", "stems")):
         return facts
     if work_bytes is None:
         return facts | {"packages": _versions(expected["packages"])}
@@ -146,7 +150,7 @@ class _DifferentError(Exception):
 def _prepared(settings: Settings, probe: NDArray[np.float32], threads: int) -> Embedder:
     """Return the embedder of these settings, as soon as it gave the caller's vector."""
     own = services_state().services
-    if own is not None and own.context != "dask" and own.settings == settings:
+    if own is not None and own.context != "dask" and without_password(own.settings) == settings:
         return own.vetor_storage.embedder  # workers that are threads of the caller's process
     with _lock:
         key = settings.fingerprint

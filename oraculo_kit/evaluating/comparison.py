@@ -157,6 +157,16 @@ class Comparison:
         ]
         return pd.DataFrame(rows, columns=["query", "configuration", "common", "share", "rbo"])
 
+    def alike(self, query: int = 0, configuration: int = 1) -> tuple[int, float, float]:
+        """Return common chunks, share and rank-biased overlap as `overlap` has them, without pandas.
+
+        Parameters
+        ----------
+        query, configuration : int
+            Places; configuration 0 is the one that others are compared with.
+        """
+        return self._likeness[query][configuration - 1]
+
     @cached_property
     def _likeness(self) -> list[list[tuple[int, float, float]]]:
         """Per query and configuration but the first: common chunks, share, rank-biased overlap."""

@@ -1,9 +1,9 @@
 """Bytes to text, and the formats that are text: plain text, source code, Markdown.
 
-Encodings are tried from the strictest to the most lenient: a byte order mark, then strict UTF-8 (other encodings
-hardly ever pass by accident), then the encoding that the document declares, then cp850 where words show it, then
-cp1252, then latin-1, which accepts everything. A detector that guesses from letter statistics is no help here: ``charset-normalizer`` 3.5 gets
-none of nine short Portuguese cp1252 texts right (``Ação`` comes out as big5).
+Encodings are tried from the strictest to the most lenient: a byte order mark, then UTF-16 without one, then strict
+UTF-8 (other encodings hardly ever pass by accident), then the encoding that the document declares, then cp850 where
+words show it, then cp1252, then latin-1, which accepts everything. A detector that guesses from letter statistics is no
+help here: ``charset-normalizer`` 3.5 gets none of nine short Portuguese cp1252 texts right (``Ação`` comes out as big5).
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ _CP1252_LETTER = re.compile(rb"(?<=[a-z\x80-\xff])[\xdf-\xff](?=[a-z\x80-\xff])"
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 _CONTROL_BYTES = bytes([*range(0x09), *range(0x0E, 0x1B), *range(0x1C, 0x20)])
 _BINARY_SHARE = 0.01  # random bytes have 10 % control characters, text none; a log may hold a few NULs
+
+_WIDE_SAMPLE = 4096  # bytes
+_WIDE_SHARE = 0.8  # of text in a Latin script; quotes and dashes are beyond U+00FF
 
 # UTF-8 read as cp1252 or latin-1: "ã" becomes "Ã£", an opening quote "â€œ". "Ã" followed by U+00A0 or by a
 # typographic quote is left out: that is how a Portuguese word in capitals ends ("MAÇÃ").
@@ -100,7 +103,7 @@ def _decode(data: bytes, declared: str | None) -> str:
     for mark, encoding in _BYTE_ORDER_MARKS:
         if data.startswith(mark):
             return data.decode(encoding, errors="replace")
-    for encoding in filter(None, ("utf-8", declared)):
+    for encoding in filter(None, (_wide(data), "utf-8", declared)):
         try:
             return data.decode(encoding)
         except (UnicodeDecodeError, LookupError):
@@ -116,6 +119,17 @@ def _decode(data: bytes, declared: str | None) -> str:
         return data.decode("cp1252")
     except UnicodeDecodeError:
         return data.decode("latin-1")
+
+
+def _wide(data: bytes) -> str | None:
+    """Tell UTF-16 without a byte order mark, as some Windows programs write it: every second byte is nearly always NUL."""
+    sample = data[:_WIDE_SAMPLE]
+    for encoding, zeros in (("utf-16-le", sample[1::2]), ("utf-16-be", sample[::2])):
+        if zeros.count(0) > _WIDE_SHARE * len(zeros) and not _CONTROL.search(
+            sample.decode(encoding, "ignore")
+        ):
+            return encoding
+    return None
 
 
 def looks_broken(text: str) -> bool:

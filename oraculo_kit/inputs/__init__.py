@@ -7,7 +7,7 @@ Sources travel to worker processes. One module per kind:
 ========== =============================================================================
 files      files, folders, and zip archives, which are gone into like folders
 web        http(s) URLs, only when they are allowed; `addresses` says who may be asked
-remote     s3, gs, az, sftp, through fsspec
+remote     s3, gs, az, sftp, ftp, through fsspec
 tables     rows of a DataFrame or a parquet file
 documents  LangChain documents and loaders
 memory     bytes and open files

@@ -157,7 +157,7 @@ def containing(part: str) -> list[str]:
     Examples
     --------
     >>> containing("É_1")
-    ['%É\\\\_1%', '%é\\\\_1%']
+    ['%É\\_1%', '%é\\_1%']
     """
     literal = part.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
     forms = (literal,) if part.isascii() else (literal, literal.lower(), literal.upper())

@@ -43,6 +43,9 @@ none; classes begin with ``oraculo-``. Buttons are buttons and tables are tables
 marked ``arrows`` the arrow keys walk too. A control without a visible description has a tooltip. Nothing is fetched from
 anywhere: script and style lie in the package.
 
+**A widget with a script is a** `oraculo_kit.widgets.scripted.Scripted`: anywidget gives a script two seconds to load, and a
+widget whose script came later would show its first state for ever, on a busy machine of all places.
+
 **A new explorer** is a module here, a class in `oraculo_kit._HOMES`, and a line in `oraculo_kit.widgets.tabs.EXPLORERS`. Its
 tests: the functions and the widgets with a real store (``tests/test_widgets_search.py`` is the pattern), and the browser
 (``tests/browser``, fixture ``page``: open cells, run them, click; every request to another host and every error in the console

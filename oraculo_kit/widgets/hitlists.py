@@ -180,14 +180,16 @@ def gains(comparison: Comparison, _: Translator) -> tuple[dict[str, Node], dict[
     first, second = comparison.names
     left: dict[str, Node] = {}
     right: dict[str, Node] = {}
-    frame = comparison.to_pandas()
-    ranks = frame[["id", f"{first} rank", f"{second} rank"]].astype(object)
-    for chunk, one, other in ranks.itertuples(index=False):
-        only = _("only here")
-        if isinstance(one, int) and isinstance(other, int):
-            right[chunk] = _gain(one - other, _)
-        elif isinstance(one, int):
-            left[chunk] = node("span", only, class_="oraculo-gain oraculo-down")
+    # Not from its DataFrame: the first one would take as long as importing pandas does.
+    ones, others = (
+        {hit.id: rank for rank, hit in enumerate(comparison.results[name][0])} for name in (first, second)
+    )
+    only = _("only here")
+    for chunk in ones.keys() - others.keys():
+        left[chunk] = node("span", only, class_="oraculo-gain oraculo-down")
+    for chunk, rank in others.items():
+        if chunk in ones:
+            right[chunk] = _gain(ones[chunk] - rank, _)
         else:
             right[chunk] = node("span", only, class_="oraculo-gain oraculo-up")
     return left, right

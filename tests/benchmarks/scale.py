@@ -341,15 +341,12 @@ def postgres(options: argparse.Namespace, folder: Path) -> Iterator[Row]:
     from tests.storage.postgres import server
 
     with server.new_base() as url:
+        server.set_durable(url, True)
         ((where,),) = server.execute(url, "SELECT setting FROM pg_settings WHERE name = 'data_directory'")
         pid = int(Path(where, "postmaster.pid").read_text().split()[0])
 
         def optimised() -> Iterator[str]:
             yield url
-            size = options.size_now
-            if size == options.sizes_now[-1]:
-                more = run_child("write", options, location=url, server=pid, start=size, stop=size + 6410)
-                options.results.append({"engine": "postgres", "size": size, "do": "write, indexed", **more})
             server.execute(url, f"DROP INDEX IF EXISTS {INDEX_NAME}")
             server.execute(url, "DELETE FROM oraculo_meta WHERE key = 'index'")
 
@@ -368,9 +365,8 @@ def _growing(
     engine: str, options: argparse.Namespace, location: str, optimised: Any, server: int | None = None
 ) -> Iterator[Row]:
     start = 0
-    options.sizes_now = options.sizes or SIZES[engine]
-    for size in options.sizes_now:
-        options.size_now = size
+    sizes = options.sizes or SIZES[engine]
+    for size in sizes:
         about = {"engine": engine, "size": size}
         found = run_child("write", options, location=location, server=server, start=start, stop=size)
         yield {**about, "do": "write", **found, "files": _bytes(Path(location).parent)}
@@ -381,6 +377,9 @@ def _growing(
         with optimised() as other:
             yield {**about, "do": "optimise", **run_child("optimise", options, location=other, server=server)}
             yield {**about, "do": "ask, optimised", **_asked(options, other, engine, server)}
+            if size == sizes[-1]:
+                more = {"location": other, "server": server, "start": size, "stop": size + 6410}
+                yield {**about, "do": "write, optimised", **run_child("write", options, **more)}
 
 
 def _asked(options: argparse.Namespace, location: str, engine: str, server: int | None) -> Row:
@@ -452,9 +451,8 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
     options.vectors = folder / "vectors.npy"
     np.save(options.vectors, clustered(most + 20_000, options.dimension))
     (folder / ".env").touch()  # a project of its own
-    options.results = (
-        json.loads(Path(options.out).read_text()) if options.out and Path(options.out).exists() else []
-    )
+    kept = Path(options.out) if options.out else None
+    results = json.loads(kept.read_text()) if kept is not None and kept.exists() else []
     rows = []
     for part in parts:
         place = folder / part
@@ -462,9 +460,9 @@ def _measure(options: argparse.Namespace, folder: Path) -> None:
         for row in RUN[part](options, place):
             print(*shown(row), sep=" | ", file=sys.stderr, flush=True)
             rows.append(shown(row))
-            options.results.append({**row, "load": os.getloadavg()[0]})
-            if options.out:
-                Path(options.out).write_text(json.dumps(options.results, indent=1))
+            results.append({**row, "load": os.getloadavg()[0]})
+            if kept is not None:
+                kept.write_text(json.dumps(results, indent=1))
         shutil.rmtree(place)
     heads = ["", "CPU s per million", "MB", "ms: exact / vector / text / hybrid", "MB of memory"]
     print("", *("| " + " | ".join(row) + " |" for row in (heads, ["---"] * 5, *rows)), sep="\n")

@@ -1,20 +1,22 @@
-"""A real JupyterLab in a real browser. One server per test process, one browser per module.
+"""A real JupyterLab in a real browser. One server per test process, one browser and one page per module.
 
 The browser ends with its module, because Playwright's event loop would be in the way of other modules' asynchronous
-tests in the same process.
+tests in the same process. Its page is used by all tests of the module, because JupyterLab takes eight seconds of processor
+time to load; after a test that failed, the next one gets a new page.
 """
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.browser.base import make_base
-from tests.browser.labpage import LabPage
+from tests.browser.labpage import TIMEOUT, LabPage
 from tests.browser.server import Lab
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
@@ -24,6 +26,7 @@ _FLAGS = (
     "--no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-default-apps --force-color-profile=srgb"
 )
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -53,27 +56,67 @@ def chromium() -> Iterator[object]:
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine: install the package chromium, or set CHROMIUM to its path")
     with playwright.sync_playwright() as driver:
+        playwright.expect.set_options(timeout=TIMEOUT)  # else five seconds, whatever the page is told
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=_FLAGS.split())
         yield browser
         browser.close()
 
 
+class _Pages:
+    """Gives the page of a module, and a new one after `forget`."""
+
+    def __init__(self, browser: Any, lab: Lab) -> None:
+        self._browser, self._lab = browser, lab
+        self._context: Any = None
+        self._page: LabPage | None = None
+
+    def give(self) -> LabPage:
+        if self._page is None:
+            self._context = self._browser.new_context(viewport={"width": 1280, "height": 1000})
+            self._page = LabPage(self._context, self._lab)
+        return self._page
+
+    def forget(self) -> None:
+        if self._page is not None:
+            self._page = None
+            self._context.close()
+            self._lab.end_kernels()
+
+
+@pytest.fixture(scope="module")
+def pages(chromium: object, lab: Lab) -> Iterator[_Pages]:
+    """Return what gives the page."""
+    held = _Pages(chromium, lab)
+    yield held
+    held.forget()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Generator[None, Any, Any]:
+    """Note whether the test failed, for the fixture below."""
+    report = yield
+    if report.when == "call":
+        item.stash[_FAILED] = bool(report.failed)
+    return report
+
+
 @pytest.fixture
-def page(chromium: object, lab: Lab, request: pytest.FixtureRequest) -> Iterator[LabPage]:
+def page(pages: _Pages, request: pytest.FixtureRequest) -> Iterator[LabPage]:
     """Return a page; the test fails if it asked another host for anything, or if the console showed an error."""
-    context = chromium.new_context(viewport={"width": 1280, "height": 1000})  # type: ignore[attr-defined]
-    shown = LabPage(context, lab)
-    failed_before = request.session.testsfailed
+    shown, is_fit = pages.give(), False
     try:
         yield shown
-        if request.session.testsfailed != failed_before:
+        if request.node.stash.get(_FAILED, True):
             shown.screenshot(f"failed {request.node.name}")
         assert shown.outside == []
         assert shown.errors == []
         assert shown.dialogs == []
+        is_fit = not request.node.stash.get(_FAILED, True)
+        if is_fit:
+            shown.clear()
     finally:
-        shown.shut_down()
-        context.close()
+        if not is_fit:
+            pages.forget()
 
 
 @pytest.fixture

@@ -39,6 +39,7 @@ class LabPage:
         self.dialogs: list[str] = []
         self.late = 0
         self.path = Path()
+        self._is_loaded = False
         context.set_default_timeout(TIMEOUT)
         context.route("**/*", self._routed)
         self.page: Page = context.new_page()
@@ -75,14 +76,18 @@ class LabPage:
         dialog.dismiss()
 
     def open(self, *cells: str, name: str = "notebook.ipynb") -> None:
-        """Open a new notebook with these cells."""
+        """Open a new notebook with these cells; JupyterLab itself is loaded for the first one only."""
         notebook = nbformat.v4.new_notebook(
             cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
             metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}},
         )
         self.path = self.lab.root / name
         nbformat.write(notebook, self.path)
-        self.goto(name)
+        if self._is_loaded:
+            self.command("docmanager:open", path=name)
+            self._wait_for(name)
+        else:
+            self.goto(name)
         self.page.wait_for_function(
             "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
@@ -90,8 +95,18 @@ class LabPage:
     def goto(self, name: str) -> None:
         """Open a notebook that exists."""
         self.page.goto(f"{self.lab.url}/lab/tree/{name}?reset")
+        self._wait_for(name)
+        self._is_loaded = True
+
+    def _wait_for(self, name: str) -> None:
+        self.page.wait_for_function(
+            """name => {
+                const context = window.jupyterapp?.shell?.currentWidget?.context;
+                return context?.path === name && context.isReady;
+            }""",
+            arg=name,
+        )
         self.page.locator(".jp-Notebook .jp-Cell").first.wait_for()
-        self.page.wait_for_function("() => window.jupyterapp?.shell?.currentWidget?.context?.isReady")
 
     def command(self, name: str, **arguments: Any) -> None:
         """Run a command of JupyterLab and wait for it."""
@@ -140,6 +155,20 @@ class LabPage:
         for each in (None, folder) if folder is not None else (None,):
             path = self.screenshot(name, self.explorer, each)
             assert each is None or path.stat().st_size < 150_000
+
+    def clear(self) -> None:
+        """Make the page ready for the next test: no notebook, no kernel, the light theme, nothing noted."""
+        self.shut_down()
+        self.page.evaluate(
+            "() => [...(window.jupyterapp?.shell?.widgets('main') ?? [])].forEach((one) => one.dispose())"
+        )
+        theme = self.page.evaluate("() => window.jupyterapp && document.body.dataset.jpThemeLight")
+        self._is_loaded = theme is not None  # a test may have gone to another page
+        if theme == "false":
+            self.theme(dark=False)
+        for noted in (self.outside, self.errors, self.dialogs):
+            noted.clear()
+        self.late = 0
 
     def shut_down(self) -> None:
         """End the notebook's kernel, and every other: a notebook of the same name would go on with it."""

@@ -17,7 +17,7 @@ from pathlib import Path
 from tests.conftest import clean_environment
 
 _NO_NEWS = {"checkForUpdates": False, "fetchNews": "false", "doNotDisturbMode": True}
-_START = 60.0  # seconds
+_START = 120.0  # seconds
 
 
 class Lab:

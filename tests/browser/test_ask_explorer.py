@@ -64,7 +64,9 @@ def said(base: Path) -> list[tuple[str, str]]:
         return [(each.verdict, each.correction) for each in store.feedback()]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, marks=pytest.mark.full, id="light"), pytest.param(True, id="dark")]
+)
 def test_somebody_asks_watches_reads_a_source_and_says_what_it_is_worth(
     page: LabPage, base: Path, model: OpenAIServer, dark: bool, pictures: Path | None
 ) -> None:

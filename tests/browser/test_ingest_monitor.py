@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 import shutil
@@ -33,7 +34,19 @@ _ = oraculo.use({store!r}, embedder=Slow())
 """
 SHOWN = "monitor = oraculo.IngestMonitor()\nmonitor"
 SLOWLY = 30_000  # milliseconds; a run on a busy machine
-HOSTILE_NAME = "a<img src=x onerror=alert(1)> \u202egnp $x^2$ \x1b[31m\nfim.pdf"
+# Clicks, and returns how many milliseconds later the page said that it stops.
+CANCEL = """explorer => new Promise((resolve) => {
+    const start = performance.now();
+    const look = () => {
+        if (!/Stopping|Cancelled/.test(explorer.textContent)) return;
+        watch.disconnect();
+        resolve(performance.now() - start);
+    };
+    const watch = new MutationObserver(look);
+    watch.observe(explorer, { subtree: true, childList: true, characterData: true });
+    [...explorer.querySelectorAll("button")].find((one) => one.textContent.trim() === "Cancel").click();
+})"""
+HOSTILE_NAME = "z<img src=x onerror=alert(1)> \u202egnp $x^2$ \x1b[31m\nfim.pdf"
 
 
 @pytest.fixture
@@ -60,6 +73,11 @@ def show(page: LabPage, *more: str, seconds: float = 0.04) -> None:
     page.explorer.get_by_label("Folder or file").wait_for()
 
 
+def load_per_core() -> float:
+    """Return by how much this machine is late, as far as it says."""
+    return os.getloadavg()[0] / (os.cpu_count() or 1) if hasattr(os, "getloadavg") else 1.0
+
+
 def button(page: LabPage, name: str) -> Locator:
     return page.explorer.get_by_role("button", name=name, exact=True)
 
@@ -68,9 +86,11 @@ def status(page: LabPage) -> Locator:
     return page.explorer.locator(".oraculo-message .oraculo-status")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, marks=pytest.mark.full, id="light"), pytest.param(True, id="dark")]
+)
 def test_somebody_tries_out_ingests_cancels_resumes_mends_and_retries(
-    page: LabPage, docs: Path, dark: bool
+    page: LabPage, docs: Path, dark: bool, pictures: Path | None
 ) -> None:
     name = "dark" if dark else "light"
     show(page, "print('the kernel is free')")
@@ -97,12 +117,8 @@ def test_somebody_tries_out_ingests_cancels_resumes_mends_and_retries(
     expect(page.explorer.get_by_text(re.compile("6[4-6] of 150 sources"))).to_be_visible(timeout=SLOWLY)
     expect(page.explorer.get_by_text(" left")).to_be_visible()
     assert 40 <= int(bar.get_attribute("aria-valuenow") or "") < 100
-    page.screenshot(f"ingest running {name}", page.explorer)
-    clicked = "performance.now() - window.clicked"
-    page.page.evaluate("() => addEventListener('click', () => { window.clicked = performance.now() }, true)")
-    button(page, "Cancel").click()
-    expect(page.explorer.get_by_text("Stopping").first).to_be_visible()
-    assert page.page.evaluate(clicked) < 500
+    page.picture(f"ingest {name}", pictures)
+    assert page.explorer.evaluate(CANCEL) < 500 * max(1.0, load_per_core())
     expect(page.explorer.get_by_role("heading", name="Cancelled")).to_be_visible(timeout=SLOWLY)
 
     notice = page.explorer.locator(".oraculo-notice")

@@ -48,7 +48,9 @@ def lasso(page: LabPage, corners: list[tuple[float, float]]) -> None:
 AROUND = [(0.12, 0.03), (0.97, 0.03), (0.97, 0.97), (0.12, 0.97), (0.12, 0.05)]
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, marks=pytest.mark.full, id="light"), pytest.param(True, id="dark")]
+)
 def test_somebody_colours_asks_lassoes_and_reads(page: LabPage, dark: bool, pictures: Path | None) -> None:
     pytest.importorskip("jscatter", reason='jupyter-scatter is not installed: pip install "oraculo_kit[map]"')
     page.open(SHOWN)

@@ -14,10 +14,11 @@ SHOWN = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer()\nexp
 FOUND = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer('nota fiscal')\nexplorer"
 
 # anywidget gives a widget's script two seconds to load; here it gives it one millisecond.
-LATE = """
-const patient = AbortSignal.timeout;
-AbortSignal.timeout = (ms) => patient.call(AbortSignal, ms === 2000 ? 1 : ms);
-"""
+LATE = """() => {
+    window.patient = AbortSignal.timeout;
+    AbortSignal.timeout = (ms) => window.patient.call(AbortSignal, ms === 2000 ? 1 : ms);
+}"""
+PATIENT = "() => { AbortSignal.timeout = window.patient; }"
 
 
 def hits(page: LabPage, place: int = 0) -> Locator:
@@ -31,7 +32,9 @@ def ask(page: LabPage, query: str) -> None:
     expect(page.explorer.locator(".oraculo-status")).to_contain_text(" ms")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, marks=pytest.mark.full, id="light"), pytest.param(True, id="dark")]
+)
 def test_somebody_asks_reads_a_hit_in_its_document_filters_and_compares(
     page: LabPage, dark: bool, pictures: Path | None
 ) -> None:
@@ -172,10 +175,11 @@ def test_nothing_of_a_hostile_document_executes_or_leaks(page: LabPage) -> None:
 
 
 def test_an_explorer_answers_in_a_browser_that_was_late(page: LabPage) -> None:
-    page.page.add_init_script(LATE)
     page.open(SHOWN)
+    page.page.evaluate(LATE)
     page.run_all()
     ask(page, "nota fiscal")
+    page.page.evaluate(PATIENT)
     expect(hits(page)).to_have_count(10)
     hits(page).first.get_by_role("button").click()
     expect(page.explorer.locator(".oraculo-reader").get_by_role("heading")).to_be_focused()

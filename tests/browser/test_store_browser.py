@@ -38,7 +38,9 @@ def stored(base: Path) -> set[str]:
         return {each.source for each in store.sources()}
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, marks=pytest.mark.full, id="light"), pytest.param(True, id="dark")]
+)
 def test_somebody_filters_opens_reads_and_deletes(
     page: LabPage, base: Path, dark: bool, pictures: Path | None
 ) -> None:
@@ -90,7 +92,9 @@ def test_somebody_filters_opens_reads_and_deletes(
     assert not {"manuais/senhas-2024.md", "manuais/compras-2024.md"} & stored(base)
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize(
+    "dark", [pytest.param(False, id="light"), pytest.param(True, marks=pytest.mark.full, id="dark")]
+)
 def test_statistics_are_drawn_and_upkeep_tells_what_came_of_it(
     page: LabPage, base: Path, dark: bool, pictures: Path | None
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -26,6 +27,7 @@ from oraculo_kit.errors import (
 from oraculo_kit.storage import VetorStorage, open_storage
 from oraculo_kit.storage.base import MODES
 from oraculo_kit.storage.feedback import Feedback
+from oraculo_kit.storage.prepare import prepare_sources
 from oraculo_kit.storage.records import LedgerEntry, chunk_id
 from oraculo_kit.storage.runs import SourceOutcome
 from oraculo_kit.storage.values import SourceDocuments, SourceMove
@@ -117,6 +119,18 @@ def test_many_sources_are_replaced_in_one_commit_with_ledger_and_outcomes(store:
     assert store.replace_many([whole("a", 1), whole("a", 2)]) == ["replaced", "replaced"]
     assert len(store) == 6
     assert [(each.source, each.status) for each in store.outcomes("r1")] == [("a", "added")]
+    assert store.verify().ok, store.verify()
+
+
+def test_sources_that_were_prepared_elsewhere_are_put_as_if_they_were_here(store: VetorStorage) -> None:
+    writes = pickle.loads(pickle.dumps(prepare_sources([whole("a", 3), whole("b", 1)])))
+    assert store.put_sources(writes[1:], None) == ["added"]
+    assert store.put_sources(writes, None) == ["added", "replaced"]
+    assert store.put_sources([], None) == []
+    assert store.ledger(["a"]) == {"a": whole("a", 3).ledger}
+    assert [each.page_content for each in store.get([row.id for row in writes[0].rows])] == [
+        document.page_content for document in documents("a", 3)
+    ]
     assert store.verify().ok, store.verify()
 
 
@@ -508,6 +522,7 @@ def test_values_of_a_key_are_those_of_the_documents(store: VetorStorage) -> None
     ]  # fmt: skip
     store.replace("s.md", [Document(f"{n}", metadata={**shared, **each}) for n, each in enumerate(own)])
     store.write([Document("alone", metadata={"lang": "en"})])
+    assert store.sources()[1].language == store.sample().sources[0].language == "p\0t"
     for key in (*shared, "f", "big", "on", "nowhere"):
         pages = list(store.iter_values(key, 3))
         assert [len(ids) for ids, _ in pages] == [3, 1]
