@@ -29,12 +29,12 @@ from oraculo_kit.inputs import (
     TextSource,
     find_sources,
     is_dataframe,
+    written_name,
 )
 from oraculo_kit.pipeline import Run, ingest_sources
 from oraculo_kit.report import MOVED_FROM, STORED, IngestReport, failed_outcome
-from oraculo_kit.resuming import ended_here
+from oraculo_kit.resuming import LEFT_OUT, ended_here
 from oraculo_kit.services import Services, ensure_services, start_services
-from oraculo_kit.settings import is_url
 from oraculo_kit.spreading import Spread, run_sources
 from oraculo_kit.stopping import Stopped, StopSignal
 from oraculo_kit.storage.runs import SourceOutcome
@@ -264,16 +264,19 @@ class _Given:
     def described(self) -> dict[str, Any]:
         """Return what the store notes of the run: enough to know it again, and to go on with it where that can be."""
         items = self.sources if isinstance(self.sources, list | tuple) else [self.sources]
-        paths = None
+        paths, secret = None, False
         if all(isinstance(item, str | os.PathLike) for item in items):
-            paths = [_absolute(os.fspath(item)) for item in items]
+            names = [written_name(os.fspath(item)) for item in items]
+            paths, secret = [name for name, _ in names], any(left_out for _, left_out in names)
         name = self._chosen.get("name") or ""
         what = "files" if paths is not None else f"{type(self.sources).__name__} {name}".strip()
-        return {"paths": paths, "what": what, "prune": self.prune, "chosen": self._chosen}
-
-
-def _absolute(path: str) -> str:
-    return path if is_url(path) else os.path.abspath(os.path.expanduser(path))
+        return {
+            "paths": paths,
+            "what": what,
+            "prune": self.prune,
+            "chosen": self._chosen,
+            **({LEFT_OUT: True} if secret else {}),
+        }
 
 
 class _Job:

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 _LOOKED_AT = 50  # as many as a store keeps
 
+LEFT_OUT = "secrets_left_out"
+"""Option of a run whose URLs are noted without a password or token that they had."""
+
 ended_here: set[str] = set()
 """Runs of this process that have ended, whatever the store says of them: on a full disk it could not take note."""
 
@@ -54,6 +57,11 @@ def unfinished_run(storage: VetorStorage, described: Mapping[str, Any] | None) -
         raise SourceError(
             f"run {last.id[:8]} was over data in memory ({last.options.get('what', 'unknown')}), which is not written "
             "down; give the same again: ingest(data, ..., resume=True)"
+        )
+    if last.options.get(LEFT_OUT):
+        raise SourceError(
+            f"run {last.id[:8]} read URLs with a password or token, which are not written down; give them again: "
+            "ingest([url, ...], resume=True)"
         )
     return last
 

@@ -264,6 +264,22 @@ def test_resume_without_anything_to_resume_is_an_ordinary_run(project: Path) -> 
     assert first.run != second.run
 
 
+def test_a_password_in_a_url_is_written_down_nowhere_and_the_url_is_given_again(project: Path) -> None:
+    urls = ["ftp://ana:planted-55aa@127.0.0.1:9/docs", "https://127.0.0.1:9/a.txt?token=planted-55ab"]
+    report = ingest(urls, allow_urls=True, background=True).result()
+    assert report.counts == {"failed": 2}
+    storage = vetor_storage()
+    assert storage.runs()[0].options["paths"] == ["ftp://127.0.0.1:9/docs", "https://127.0.0.1:9/a.txt"]
+    storage.start_run("cut off", storage.runs()[0].options)
+    storage.finish_run("cut off", "cancelled", {})
+    with pytest.raises(SourceError, match="a password or token, which are not written down; give them again"):
+        ingest(resume=True)
+    assert ingest(urls, allow_urls=True, resume=True, progress=False).run == "cut off"
+    oraculo.stop_services()
+    stored = b"".join(path.read_bytes() for path in (project / ".oraculo").rglob("*") if path.is_file())
+    assert b"planted" not in stored
+
+
 def test_no_sources_and_nothing_to_resume_are_refused(project: Path) -> None:
     with pytest.raises(SourceError, match="nothing to resume .* there was no run yet"):
         ingest(resume=True)

@@ -32,10 +32,11 @@ from oraculo_kit.inputs.documents import (
 )
 from oraculo_kit.inputs.files import FileSource, MemberSource, file_sources, sources_again
 from oraculo_kit.inputs.memory import BytesSource, bytes_source, is_bytes
-from oraculo_kit.inputs.remote import REMOTE_SCHEMES, RemoteSource, remote_sources
+from oraculo_kit.inputs.remote import REMOTE_SCHEMES, RemoteSource, remote_key, remote_sources
 from oraculo_kit.inputs.tables import TextSource, frame_sources, is_dataframe, is_table, parquet_sources
-from oraculo_kit.inputs.urls import url_scheme
+from oraculo_kit.inputs.urls import parse_document_url, url_scheme
 from oraculo_kit.inputs.web import UrlRules, UrlSource, url_source
+from oraculo_kit.storage.records import clean_text
 
 if TYPE_CHECKING:
     from oraculo_kit.settings import Settings
@@ -53,6 +54,7 @@ __all__ = [
     "find_sources",
     "is_dataframe",
     "sources_again",
+    "written_name",
 ]
 
 _EXPECTED = (
@@ -124,6 +126,27 @@ def find_sources(
     for item in [given] if single else given:
         parted.add(item, given)
     return _unique(parted.sources(glob))
+
+
+def written_name(given: str) -> tuple[str, bool]:
+    """Return a path or URL as it may be written down, and whether that leaves a password or token out.
+
+    Examples
+    --------
+    >>> written_name("sftp://ana:s3nha@host/docs")
+    ('sftp://host/docs', True)
+    """
+    scheme = url_scheme(given)
+    if scheme is None:
+        return os.path.abspath(os.path.expanduser(given)), False
+    if scheme in ("http", "https"):
+        try:
+            url = parse_document_url(given)
+        except SourceError:  # its outcome will say so
+            return remote_key(given), False
+        return url.key, bool(url.userinfo) or not url.key.endswith(url.target)
+    key = remote_key(given)
+    return key, key.partition("://")[2] != clean_text(given.partition("://")[2])
 
 
 class _Parted:

@@ -180,7 +180,10 @@ class AskExplorer(Explorer):
         self._question.observe(self.handler(lambda _change: self.ask()), "value")
         self._button.on_click(self.handler(lambda _button: self.ask()))
         self._stop_button.on_click(self.handler(lambda _button: self.stop()))
-        self._comment = ipywidgets.Textarea(rows=3, style=wide, layout={"width": "100%"})
+        # Sent when it is left, not letter by letter: the click that follows would overtake the last letters.
+        self._comment = ipywidgets.Textarea(
+            rows=3, style=wide, layout={"width": "100%"}, continuous_update=False
+        )
         send = ipywidgets.Button(description=_("Keep in the base"), layout=_NARROW, button_style="primary")
         cancel = ipywidgets.Button(description=_("Cancel"), layout=_NARROW)
         send.on_click(self.handler(lambda _button: self._keep_comment()))
