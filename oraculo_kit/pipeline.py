@@ -1,7 +1,7 @@
 """load -> split -> embed -> write, in this process: sources in, outcomes out.
 
 Interactive runs, joblib workers and the command line all come through `ingest_sources`; workers that have no store
-(Dask) through `embed_sources`, whose blocks the caller writes with `store_blocks`. So all give the same chunks,
+(Dask) through `embed_sources`, whose rows the caller inserts (:mod:`oraculo_kit.distributing`). So all give the same chunks,
 vectors and ledger.
 
 - A document's fault becomes its outcome; a fault of services or store raises.
@@ -202,7 +202,7 @@ def embed_sources(
     settings : Settings
         The caller's.
     target : Target
-        Takes what would be written, for the caller to write it with `store_blocks`.
+        Takes what would be written, for the caller to write it.
     sources : iterable of IngestSource
     run : Run
 
@@ -382,7 +382,15 @@ class _Pipeline:
             )
             for item in items
         ]
-        yield from store_blocks(self.storage, blocks, outcomes, self.run)
+        started = time.perf_counter()
+        if self.run.noted:
+            blocks = [
+                replace(block, outcome=outcome) for block, outcome in zip(blocks, outcomes, strict=True)
+            ]
+        statuses = self.storage.replace_many(blocks)
+        share = (time.perf_counter() - started) / len(blocks)
+        for outcome, status in zip(outcomes, statuses, strict=True):
+            yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
 
     def _outcome(self, source: IngestSource, status: str, **facts: object) -> SourceOutcome:
         return SourceOutcome(
@@ -409,34 +417,6 @@ class _Pipeline:
         faults, self.faults = self.faults, []
         if faults and self.run.noted and not self.run.dry:
             self.storage.note_outcomes(self.run.id, faults)
-
-
-def store_blocks(
-    storage: Target, blocks: Sequence[SourceDocuments], outcomes: Sequence[SourceOutcome], run: Run
-) -> Iterator[SourceOutcome]:
-    """Commit embedded sources, together; give their outcomes as the store saw them.
-
-    Parameters
-    ----------
-    storage : Target
-        A store, or what stands in for it.
-    blocks : sequence of SourceDocuments
-    outcomes : sequence of SourceOutcome
-        Of each block, as far as it is known before.
-    run : Run
-
-    Yields
-    ------
-    SourceOutcome
-        Once they are durable: "added" or "replaced".
-    """
-    started = time.perf_counter()
-    if run.noted:
-        blocks = [replace(block, outcome=outcome) for block, outcome in zip(blocks, outcomes, strict=True)]
-    statuses = storage.replace_many(blocks)
-    share = (time.perf_counter() - started) / len(blocks)
-    for outcome, status in zip(outcomes, statuses, strict=True):
-        yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
 
 
 def _may_have_moved(found: _Read) -> bool:

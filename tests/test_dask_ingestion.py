@@ -491,7 +491,7 @@ def test_workers_that_differ_are_named_in_a_table_before_the_first_task(
 def test_a_worker_that_joins_late_and_differs_gets_nothing_to_do(
     client: Client, project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_files(project / "docs", 300)
+    make_files(project / "docs", 800, words=200)  # seconds of work, so that some is left when it has joined
     joined: list[str] = []
     late = worker(client, tmp_path, OLD)
 
@@ -501,7 +501,7 @@ def test_a_worker_that_joins_late_and_differs_gets_nothing_to_do(
 
     try:
         report = ingest("docs", on_event=join)
-        assert report.counts == {"added": 300}
+        assert report.counts == {"added": 800}
         assert "a Dask worker differs from this process, and gets nothing to do:\n" in caplog.text
         assert joined[0] in caplog.text
         # Plain joblib code: its tasks say why.

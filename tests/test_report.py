@@ -55,7 +55,7 @@ def test_thousands_of_outcomes_show_the_faults_and_say_how_many_more_there_are()
 
 
 def test_the_reason_stands_beside_the_source_without_naming_it_again() -> None:
-    said = "not a regular file but a FIFO; expected a file or folder"
+    said = "not a regular file but a FIFO"
     found = [
         SourceOutcome("/docs/cano", "failed", "SourceUnreadableError", f"/docs/cano: {said}"),
         SourceOutcome("/docs/a.zip!/b/c.pdf", "failed", "ExtractionError", "c.pdf: encrypted"),
