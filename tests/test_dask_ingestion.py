@@ -341,7 +341,7 @@ def test_a_run_outlives_a_worker_that_is_killed(client: Client, project: Path) -
 def test_a_worker_that_joins_late_gets_services_secrets_and_work(
     client: Client, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_files(project / "docs", 500)
+    make_files(project / "docs", 800, words=200)  # seconds of work, so that some is left when it has joined
     monkeypatch.setenv("XAI_API_KEY", "xai-only-here")
     late = worker(client, tmp_path, "import os\nos.environ.pop('XAI_API_KEY', None)\n")
     joined: list[str] = []
@@ -352,7 +352,7 @@ def test_a_worker_that_joins_late_gets_services_secrets_and_work(
 
     try:
         report = ingest("docs", send_secrets=True, on_event=join)
-        assert report.counts == {"added": 500}
+        assert report.counts == {"added": 800}
         (pid,) = client.run(os.getpid, workers=joined).values()
         assert pid in {outcome.pid for outcome in report}
         assert client.run(os.getenv, "XAI_API_KEY", workers=joined) == {joined[0]: "xai-only-here"}

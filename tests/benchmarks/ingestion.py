@@ -497,6 +497,8 @@ def peer_row(call: Callable[[], Taken], *cells: str) -> list[str]:
         taken = call()
     except NotInstalledError:
         return [*cells, "not installed"]
+    except RuntimeError:  # a peer's trouble, printed above, is no reason to lose the other figures
+        return [*cells, "failed"]
     return [*cells, f"{taken.seconds:.2f}", f"{taken.processor:.2f}"]
 
 
