@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -109,6 +109,26 @@ class SourceWrite:
     def checksum(self) -> int:
         """CRC-32 over what the chunks share; see `source_checksum`."""
         return source_checksum(self.key, self.metadata, self.language)
+
+
+def disjoint_writes(writes: Sequence[SourceWrite]) -> Iterator[list[SourceWrite]]:
+    """Yield writes that can be made together, in order: no source and no id twice. Nearly always they are one part.
+
+    What is written twice stands as it was written last.
+    """
+    part: list[SourceWrite] = []
+    keys: set[str] = set()
+    ids: set[str] = set()
+    for write in writes:
+        own = {row.id for row in write.rows}
+        if write.key in keys or not ids.isdisjoint(own):
+            yield part
+            part, keys, ids = [], set(), set()
+        part.append(write)
+        keys.add(write.key)
+        ids |= own
+    if part:
+        yield part
 
 
 def row_checksum(chunk_id: str, ordinal: int, text: str, metadata: str) -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from oraculo_kit.storage.catalog import Catalog
-from oraculo_kit.storage.records import SourceWrite
+from oraculo_kit.storage.records import SourceWrite, disjoint_writes
 from oraculo_kit.storage.segments import sorted_positions
 
 if TYPE_CHECKING:
@@ -54,26 +54,10 @@ def put_sources(
         For each source whether the ledger knew it.
     """
     replaced: list[bool] = []
-    for part in _disjoint(writes):
+    for part in disjoint_writes(writes):
         replaced += _put_disjoint(catalog, part, first, commit, pending)
         first += sum(len(write.rows) for write in part)
     return replaced
-
-
-def _disjoint(writes: Sequence[SourceWrite]) -> Iterator[list[SourceWrite]]:
-    """Part writes where one would replace what another wrote before; nearly always they are one part."""
-    part: list[SourceWrite] = []
-    keys: set[str] = set()
-    ids: set[str] = set()
-    for write in writes:
-        own = {row.id for row in write.rows}
-        if write.key in keys or not ids.isdisjoint(own):
-            yield part
-            part, keys, ids = [], set(), set()
-        part.append(write)
-        keys.add(write.key)
-        ids |= own
-    yield part
 
 
 def _put_disjoint(

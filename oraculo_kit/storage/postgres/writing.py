@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from oraculo_kit.storage.postgres.ledger import insert_outcomes
 from oraculo_kit.storage.postgres.schema import set_dimension
 from oraculo_kit.storage.postgres.versions import Facts
 from oraculo_kit.storage.postgres.words import spaced
+from oraculo_kit.storage.records import disjoint_writes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,7 +124,7 @@ def _commit(
             embedder.remember(facts)
     known: list[bool] = []
     tally = Tally()
-    for batch in _batches(writes):
+    for batch in disjoint_writes(writes):
         known += _put(session, batch, tally)
     tally.add_to(session)
     return known
@@ -144,23 +145,6 @@ def _check_vectors(
             f"store {shown} has. Use the embedder that built it"
         )
     return int(dimensions.pop())
-
-
-def _batches(writes: Sequence[SourceWrite]) -> Iterator[list[SourceWrite]]:
-    """Yield writes that can be made together: no source and no id twice. The last one of a source counts."""
-    batch: list[SourceWrite] = []
-    keys: set[str] = set()
-    ids: set[str] = set()
-    for write in writes:
-        names = {row.id for row in write.rows}
-        if write.key in keys or not ids.isdisjoint(names):
-            yield batch
-            batch, keys, ids = [], set(), set()
-        batch.append(write)
-        keys.add(write.key)
-        ids |= names
-    if batch:
-        yield batch
 
 
 class Tally:
