@@ -30,7 +30,7 @@ from oraculo_kit.formats import extension_of
 from oraculo_kit.inputs import FileSource, IngestSource
 from oraculo_kit.inputs.base import iso_time
 from oraculo_kit.pruning import is_gone
-from oraculo_kit.report import MOVED_FROM, failed_outcome
+from oraculo_kit.report import MOVED_FROM, failed_outcome, stored_outcomes
 from oraculo_kit.storage.base import SourceDocuments, SourceMove
 from oraculo_kit.storage.records import LedgerEntry
 from oraculo_kit.storage.runs import SourceOutcome
@@ -388,9 +388,7 @@ class _Pipeline:
                 replace(block, outcome=outcome) for block, outcome in zip(blocks, outcomes, strict=True)
             ]
         statuses = self.storage.replace_many(blocks)
-        share = (time.perf_counter() - started) / len(blocks)
-        for outcome, status in zip(outcomes, statuses, strict=True):
-            yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
+        yield from stored_outcomes(outcomes, statuses, time.perf_counter() - started)
 
     def _outcome(self, source: IngestSource, status: str, **facts: object) -> SourceOutcome:
         return SourceOutcome(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
@@ -19,7 +20,16 @@ if TYPE_CHECKING:
     from oraculo_kit.errors import OraculoError
     from oraculo_kit.inputs import IngestSource
 
-__all__ = ["MOVED_FROM", "STATUSES", "STORED", "IngestReport", "SourceOutcome", "failed_outcome", "reason"]
+__all__ = [
+    "MOVED_FROM",
+    "STATUSES",
+    "STORED",
+    "IngestReport",
+    "SourceOutcome",
+    "failed_outcome",
+    "reason",
+    "stored_outcomes",
+]
 
 STATUSES = ("added", "replaced", "moved", "unchanged", "pruned", "skipped", "failed")
 """added, replaced: stored now. moved: the same content under a new name, and nothing else there any more; its vectors
@@ -266,6 +276,15 @@ def reason(outcome: SourceOutcome) -> str:
         if name and outcome.message.startswith(f"{name}: "):
             return outcome.message[len(name) + 2 :]
     return outcome.message
+
+
+def stored_outcomes(
+    outcomes: Sequence[SourceOutcome], statuses: Sequence[str], seconds: float
+) -> Iterator[SourceOutcome]:
+    """Yield outcomes of sources that are durable now: as the store saw them, with their parts of the commit's time."""
+    share = seconds / len(outcomes)
+    for outcome, status in zip(outcomes, statuses, strict=True):
+        yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
 
 
 def failed_outcome(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from oraculo_kit.report import stored_outcomes
 from oraculo_kit.storage.prepare import prepare_sources
 from oraculo_kit.storage.records import LedgerEntry, SourceWrite
 from oraculo_kit.storage.values import SourceDocuments, SourceMove
@@ -62,9 +63,7 @@ def store_writes(
     if run.noted:
         writes = [replace(write, outcome=outcome) for write, outcome in zip(writes, outcomes, strict=True)]
     statuses = storage.put_sources(writes, embedder)
-    share = (time.perf_counter() - started) / len(writes)
-    for outcome, status in zip(outcomes, statuses, strict=True):
-        yield replace(outcome, status=status, seconds={**outcome.seconds, "write": share})
+    yield from stored_outcomes(outcomes, statuses, time.perf_counter() - started)
 
 
 class BlockCollector:
