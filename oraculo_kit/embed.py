@@ -127,6 +127,17 @@ class Embedder:
         return self._options
 
     @property
+    def is_remote(self) -> bool:
+        """Whether texts are sent to a server; loads the model, and asks it nothing.
+
+        Raises
+        ------
+        EmbedderError
+            When the model cannot be loaded.
+        """
+        return self._asker().is_remote
+
+    @property
     def dimension(self) -> int:
         """Length of the vectors; loads the model and embeds one text when it is not known yet."""
         if self._dimension is None:

@@ -12,7 +12,8 @@ import pytest
 from langchain_core.documents import Document
 
 import oraculo_kit as oraculo
-from oraculo_kit.errors import QueryError, StorageError
+from oraculo_kit.embed import Embedder
+from oraculo_kit.errors import EmbedderError, QueryError, StorageError
 from oraculo_kit.evaluating.comparison import Comparison
 from oraculo_kit.split import split_documents
 from oraculo_kit.storage.faiss import FaissVetorStorage
@@ -21,6 +22,9 @@ from oraculo_kit.widgets.nodes import as_html, as_text
 from oraculo_kit.widgets.reading import read_passage, reader
 from oraculo_kit.widgets.search import SearchExplorer
 from oraculo_kit.widgets.searching import Condition, Question, Way, typed_value
+from tests.openai_server import KEY, OpenAIServer, embeds, server
+
+__all__ = ["server"]
 
 TEXT = "\n\n".join(
     f"Passo {place}: a nota fiscal número {place} é emitida no portal da prefeitura." for place in range(40)
@@ -246,3 +250,55 @@ def test_the_explorer_speaks_portuguese(store: FaissVetorStorage, monkeypatch: p
     assert explorer._button.description == "Buscar"
     assert 'lang="pt-BR"' in explorer.snapshot()
     explorer.close()
+
+
+def test_the_model_is_ready_before_the_first_question_is_typed(store: FaissVetorStorage) -> None:
+    fresh = Embedder("wordllama")
+    with FaissVetorStorage(store.location, embedder=fresh) as reopened:
+        explorer = SearchExplorer(store=reopened)
+        assert explorer.wait()
+        assert fresh._model is not None
+        assert explorer.results is None
+        assert explorer.error is None
+        explorer.close()
+
+
+def test_a_model_in_a_server_is_asked_nothing_that_nobody_asked(
+    project: Path, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    server.route = embeds()
+    with FaissVetorStorage(project / "remote", embedder=Embedder("openai:text-embedding-test")) as store:
+        store.write([Document("nota fiscal", metadata={"source": "a.md"})])
+        server.requests.clear()
+        explorer = SearchExplorer(store=store)
+        assert explorer.wait()
+        assert not server.requests
+        explorer.search("nota")
+        assert explorer.wait()
+        assert server.texts == ["nota"]
+        explorer.close()
+
+
+def test_a_model_that_cannot_be_loaded_is_told_before_anybody_asks(project: Path) -> None:
+    embedder = Embedder("sentence-transformers:there-is-no-such-model")
+    with FaissVetorStorage(project / "base", embedder=embedder) as store:
+        explorer = SearchExplorer(store=store)
+        assert explorer.wait()
+        assert isinstance(explorer.error, EmbedderError)
+        assert "there-is-no-such-model" in as_text(explorer._message.children[0])
+        explorer.close()
+
+
+def test_a_new_key_does_not_offer_the_values_of_the_one_before(explorer: SearchExplorer) -> None:
+    explorer._filter.add()
+    assert explorer.wait()
+    row = explorer._filter.children[0]
+    assert "gato.md" in row.value.options
+    offered: list[tuple[str, ...]] = []
+    row.value.observe(lambda change: offered.append(change["new"]), "options")
+    row.key.value = "ano"
+    assert explorer.wait()
+    assert offered[0] == ()
+    assert "2023" in offered[-1]

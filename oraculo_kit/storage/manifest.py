@@ -90,7 +90,13 @@ class Manifest:
         """
         vectors = np.zeros((len(numbers), self.dimension), np.float32)
         found = np.zeros(len(numbers), np.bool_)
+        if not len(numbers):
+            return vectors, found
+        least, most = numbers.min(), numbers.max()
         for block_numbers, block_vectors in self.blocks():
+            # Whoever walks through a store asks for neighbours: nearly all of its blocks have none of them.
+            if not len(block_numbers) or block_numbers[-1] < least or block_numbers[0] > most:
+                continue
             positions, here = sorted_positions(block_numbers, numbers)
             vectors[here] = block_vectors[positions[here]]
             found |= here

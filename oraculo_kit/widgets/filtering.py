@@ -127,7 +127,7 @@ class _Row(ipywidgets.HBox):
     def _read_values(self) -> None:
         store, key = self._explorer.store, self.key.value
         self._known = []
-        self.value.value = ""
+        self.value.value, self.value.options = "", ()
         self.value.disabled = True  # what is typed before the list comes would be lost when it comes
 
         def done(values: list[tuple[Any, int]]) -> None:

@@ -19,7 +19,7 @@ from oraculo_kit.widgets.nodes import Node, node
 from oraculo_kit.widgets.paging import page_row
 from oraculo_kit.widgets.pane import Pane
 from oraculo_kit.widgets.reading import Passage, read_passage, reader
-from oraculo_kit.widgets.searching import NAMES, PAGE, Question, Way
+from oraculo_kit.widgets.searching import NAMES, PAGE, Question, Way, warm_up
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,6 +104,8 @@ class SearchExplorer(Explorer):
         self._show()
         if query.strip():
             self.handler(self.search)()
+        else:  # while somebody thinks of a question
+            self.background(lambda _job: warm_up(self.store), lambda _warm: None, lane="model")
 
     def _make_controls(self, query: str, k: int, mode: Mode) -> None:
         _ = self.translated

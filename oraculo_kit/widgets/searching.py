@@ -12,7 +12,17 @@ from oraculo_kit.storage.base import Mode, VetorStorage
 from oraculo_kit.storage.results import SearchResults
 from oraculo_kit.widgets.coding import IMPORT, call, store_prefix
 
-__all__ = ["NAMES", "OPERATORS", "PAGE", "Condition", "Question", "Translator", "Way", "typed_value"]
+__all__ = [
+    "NAMES",
+    "OPERATORS",
+    "PAGE",
+    "Condition",
+    "Question",
+    "Translator",
+    "Way",
+    "typed_value",
+    "warm_up",
+]
 
 Translator = Callable[[str], str]
 
@@ -190,6 +200,20 @@ class Question:
             lines.append(f"print(results.context(results[{opened}], n=1))")
         lines.append(f"results[{page * PAGE}:{(page + 1) * PAGE}]" if self.k > PAGE else "results")
         return f"{IMPORT}\n{opening}{chr(10).join(lines)}\n"
+
+
+def warm_up(store: VetorStorage) -> None:
+    """Do what the first question of a process waits for: load the model, map the vectors, read what is imported late.
+
+    A model in a server is not asked, for what nobody asked for must not leave the machine, nor cost anything.
+
+    Raises
+    ------
+    EmbedderError
+        When the model cannot be loaded.
+    """
+    if not store.embedder.is_remote:
+        store.search("oraculo", 1, mode="vector", explain=True)
 
 
 def typed_value(text: str, known: Sequence[Any]) -> Any:
