@@ -61,6 +61,7 @@ from oraculo_kit.storage.ledger import (
 )
 from oraculo_kit.storage.listing import SourceOrder, SourcePage, StoreSample, list_sources, sample_base
 from oraculo_kit.storage.lock import WriterLock
+from oraculo_kit.storage.matching import matching
 from oraculo_kit.storage.moving import move_sources
 from oraculo_kit.storage.optimizing import OptimizeReport
 from oraculo_kit.storage.optimizing import optimize as optimize_store
@@ -87,7 +88,7 @@ from oraculo_kit.storage.runs import (
     read_runs,
 )
 from oraculo_kit.storage.searching import Searcher
-from oraculo_kit.storage.snapshot import Reader, StoredChunk, matching
+from oraculo_kit.storage.snapshot import Reader, StoredChunk
 from oraculo_kit.storage.transfer import read_sources, stored_identity
 from oraculo_kit.storage.values import SourceDocuments, SourceMove, SourceRow, StoreStats
 from oraculo_kit.storage.verify import VerifyReport, verify_store
@@ -540,11 +541,11 @@ class FaissVetorStorage(VetorStorage):
                 next_commit(catalog)
                 insert_outcomes(catalog, ((run, outcome) for outcome in outcomes))
 
-    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> bool:
         check_end(state)
         with self._writing().transaction("end a run") as catalog:
             next_commit(catalog)
-            end_run(catalog, run, state, counts)
+            return end_run(catalog, run, state, counts)
 
     def runs(self, limit: int = 20) -> list[RunRecord]:
         check_limit(limit)

@@ -49,6 +49,19 @@ class ForkGate:
                     self._inside -= 1
                     self._changed.notify_all()
 
+    @contextmanager
+    def passage_of_another(self) -> Iterator[None]:
+        """Use the database on behalf of a thread that is inside, and stays there until this one is done.
+
+        A `passage` of its own could wait for a fork, which waits for the other thread, which waits for this one.
+        """
+        depth: int = getattr(self._own, "depth", 0)
+        self._own.depth = depth + 1
+        try:
+            yield
+        finally:
+            self._own.depth = depth
+
     def close(self, timeout: float = FORK_WAIT) -> bool:
         """Let nobody in any more and wait until all are out; return whether they are."""
         with self._changed:

@@ -14,8 +14,8 @@ import json
 import sys
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,9 +26,9 @@ import numpy as np
 from oraculo_kit.errors import QueryError, StoreCorruptedError
 from oraculo_kit.storage.catalog import Catalog, ReaderPool
 from oraculo_kit.storage.filter_indexes import KeyPlaces
-from oraculo_kit.storage.filters import CompiledFilter, Filter, anywhere
+from oraculo_kit.storage.filters import CompiledFilter, Filter
 from oraculo_kit.storage.manifest import Manifest, load_manifest
-from oraculo_kit.storage.operands import compare_numbers
+from oraculo_kit.storage.matching import matching, matching_in_parts
 from oraculo_kit.storage.records import merge_metadata, row_checksum, source_checksum
 
 if TYPE_CHECKING:
@@ -62,11 +62,19 @@ class Snapshot:
         Inside a read transaction.
     manifest : Manifest
         The vectors of the same commit.
+    another : callable or None
+        Pins the newest version once more, for a thread that helps.
     """
 
-    def __init__(self, catalog: Catalog, manifest: Manifest) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        manifest: Manifest,
+        another: Callable[[], AbstractContextManager[Snapshot]] | None = None,
+    ) -> None:
         self.catalog = catalog
         self.manifest = manifest
+        self.another = another
 
     def count(self) -> int:
         """Return the number of chunks."""
@@ -89,7 +97,9 @@ class Snapshot:
             return None
         compiled = CompiledFilter(filter, KeyPlaces(self.catalog))
         self._warn_of_unknown(compiled)
-        return matching(self.catalog, compiled)
+        if self.another is None:
+            return matching(self.catalog, compiled)
+        return matching_in_parts(self, compiled, self.another)
 
     def _warn_of_unknown(self, compiled: CompiledFilter) -> None:
         places = {key: compiled.place_of(key) for key in compiled.keys if key != "source"}
@@ -233,18 +243,6 @@ def check_source(catalog: Catalog, key: str, metadata: str, language: str | None
         )
 
 
-def matching(catalog: Catalog, filter: CompiledFilter) -> Numbers:
-    """Return the numbers of the chunks that pass a filter, int64 rising; within the transaction that is open."""
-    catalog.register_function("oraculo_compare", compare_numbers)
-    if filter.place_of is anywhere:
-        filter = CompiledFilter(filter.filter, KeyPlaces(catalog))
-    # As one text: a million numbers as rows of Python objects would take ten times as long, and 100 MB.
-    listed = catalog.one(f"SELECT group_concat(c.number) FROM chunks c WHERE {filter.sql}", filter.bindings)
-    numbers = np.fromstring(listed or "", np.int64, sep=",")
-    numbers.sort()
-    return numbers
-
-
 def warn_of_unknown(unknown: Sequence[str], known: Sequence[str]) -> None:
     """Warn the user of metadata keys that a filter asks for and no chunk has; name the nearest."""
     for key in unknown:
@@ -302,7 +300,7 @@ class Reader:
                         raise
                     missed = version
                     continue
-                yield Snapshot(catalog, manifest)
+                yield Snapshot(catalog, manifest, self.pin)
                 return
 
     def _current(self, catalog: Catalog) -> Manifest:

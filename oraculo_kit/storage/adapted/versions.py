@@ -118,4 +118,4 @@ class AdaptedReader:
             manifest, catalog = snapshot.manifest, snapshot.catalog
             owed = owed_numbers(catalog) if has_outbox(catalog) else None
             values = {spec.name: getattr(manifest, spec.name) for spec in fields(Manifest)}
-            yield Snapshot(catalog, AdaptedManifest(**values, ask=self._ask, owed=owed))
+            yield Snapshot(catalog, AdaptedManifest(**values, ask=self._ask, owed=owed), self._reader.pin)
