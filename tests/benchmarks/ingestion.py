@@ -10,8 +10,9 @@ Parts (all by default):
              Chroma, LanceDB, sqlite-vec, Qdrant local, Milvus Lite.
 ``again``    the same files once more, and after a change of every hundredth; --files and --many of them. Peers:
              LangChain's index(), LlamaIndex.
-``workers``  --many files with the default embedder, by one and by two workers. Raw: the embedder alone, given the same
-             chunks, in as many processes.
+``workers``  --many files with the default embedder: by two workers, by one of them alone (with the one thread that it has
+             beside the other), and by one process, whose tokenizer uses all cores. Raw: the embedder alone, given the
+             same chunks, in two processes and in one.
 ``memory``   peak memory of a process over --files and over --many files, in this process and in two workers.
 
 Every figure is of a whole process, from its start to its end, with its children's time of the processor. What is
@@ -137,6 +138,14 @@ def ours(corpus: Path, target: Path, jobs: int | None = None, embedder: Any = No
     report = oraculo.ingest(corpus, n_jobs=jobs, progress=False)
     assert not report.failed, report.failed[0]
     oraculo.stop_services()
+
+
+def one_worker(corpus: Path, target: Path) -> None:
+    """Ingest as one of two workers on two cores would, alone: with one thread."""
+    from oraculo_kit.parallel import limit_threads
+
+    limit_threads(1)
+    ours(corpus, target, 1)
 
 
 def texts_of(corpus: Path) -> Iterator[tuple[Path, str]]:
@@ -378,6 +387,7 @@ SYSTEMS: dict[str, Callable[[Path, Path], None]] = PEERS | {
     "null-1": lambda corpus, target: ours(corpus, target, 1, NullEmbedder()),
     "null-2": lambda corpus, target: ours(corpus, target, 2, NullEmbedder()),
     "default-1": lambda corpus, target: ours(corpus, target, 1),
+    "default-1-thread": lambda corpus, target: one_worker(corpus, target),
     "default-2": lambda corpus, target: ours(corpus, target, 2),
     "raw": lambda corpus, target: raw(corpus, target, langchain_splits),
     "raw-ours": lambda corpus, target: raw(corpus, target, our_splits),
@@ -539,9 +549,10 @@ def workers(options: argparse.Namespace, folder: Path) -> Iterator[list[str]]:
     fresh = _fresh(folder)
     systems = {
         "two workers": lambda: run("default-2", corpus, fresh()),
+        "one worker": lambda: run("default-1-thread", corpus, fresh()),
         "one process": lambda: run("default-1", corpus, fresh()),
-        "the embedder alone, two processes": lambda: run("embed-2", corpus, chunks),
-        "the embedder alone, one process": lambda: run("embed-1", corpus, chunks),
+        "embedder alone, two": lambda: run("embed-2", corpus, chunks),
+        "embedder alone, one": lambda: run("embed-1", corpus, chunks),
     }
     yield from in_turn(options.rounds, systems, "two workers")
 
