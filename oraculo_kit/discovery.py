@@ -4,6 +4,8 @@ Invariants:
 
 - Nothing here raises for what it meets on disk, and nothing hangs: no file is opened. A missing path, an unreadable
   folder, a device, a symlink loop, an unknown extension are items with ``error`` set, and the walk goes on.
+- What a folder holds and nobody could read (a FIFO, a socket, a device, a link back to itself) is a `NotAFileError`: no
+  document is missing. Named itself it is a fault like any other, and so is a link whose target is gone.
 - The order depends on names alone: each folder sorted by name, depth first; folders behind symlinks after the
   rest of their root. So a file is found under its real folder, whatever links lead there too.
 - Every folder is listed once, told by device and inode, so links cannot make the walk endless.
@@ -23,7 +25,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from oraculo_kit.errors import SourceError, SourceNotFoundError, SourceUnreadableError, UnsupportedFormatError
+from oraculo_kit.errors import (
+    NotAFileError,
+    SourceError,
+    SourceNotFoundError,
+    SourceUnreadableError,
+    UnsupportedFormatError,
+)
 from oraculo_kit.formats import extension_of, is_supported
 from oraculo_kit.ignoring import IGNORE_FILE, MAX_IGNORE_BYTES, IgnoreRules, is_left_out, parse_ignore_file
 
@@ -147,7 +155,7 @@ class _Walk:
         try:
             info = os.stat(path)
         except OSError as exc:
-            yield _fault(path, _explain(path, exc))
+            yield _fault(path, _explain(path, exc, named=True))
             return
         if not stat.S_ISDIR(info.st_mode):
             yield from self._file(path, info, named=True)
@@ -155,8 +163,8 @@ class _Walk:
         yield from self._folder(path, path, _ancestors(path), ())
         while self._links:
             link, above, rules = self._links.popleft()
-            if _identity(link) in above:
-                yield _fault(link, _loop(link))
+            if _leads_back(link, above):
+                yield _fault(link, _loop(link, "a folder that holds it"))
             else:
                 yield from self._folder(link, path, above, rules)
 
@@ -201,19 +209,25 @@ class _Walk:
                 info = entry.stat()
                 is_link = entry.is_symlink()
             except OSError as exc:
-                if not folder.leaves_out(entry, False):
-                    yield _fault(entry.path, _explain(entry.path, exc))
+                error = _explain(entry.path, exc)
+                # What cannot be looked at may be a folder, and a glob chooses none; but a loop is neither.
+                wanted = not isinstance(error, NotAFileError) or self._chooses(entry.path, root)
+                if wanted and not folder.leaves_out(entry, False):
+                    yield _fault(entry.path, error)
                 continue
             is_folder = stat.S_ISDIR(info.st_mode)
             if folder.leaves_out(entry, is_folder):
                 continue
             if not is_folder:
-                if matches_glob(self._glob, entry.path[len(root.rstrip(os.sep)) + 1 :]):
+                if self._chooses(entry.path, root):
                     yield from self._file(entry.path, info)
             elif is_link:
                 self._links.append((entry.path, folder.chain, folder.rules))
             else:
                 entering = (entry.path, folder.chain, folder.rules)
+
+    def _chooses(self, path: str, root: str) -> bool:
+        return matches_glob(self._glob, path[len(root.rstrip(os.sep)) + 1 :])
 
     def _file(self, path: str, info: os.stat_result, *, named: bool = False) -> Iterator[FoundFile]:
         key = _key(path)
@@ -222,7 +236,7 @@ class _Walk:
             if key == path:
                 key = path  # one text in memory, not two: a run may have a million
             self._listed[key] = path
-            yield FoundFile(path, key, info.st_size, info.st_mtime_ns, _file_error(path, info), named)
+            yield FoundFile(path, key, info.st_size, info.st_mtime_ns, _file_error(path, info, named), named)
         elif listed != path:
             reason = (
                 "another file here has the same name once it is written in Unicode NFC; rename one of them"
@@ -309,6 +323,13 @@ def _identity(path: str) -> _Identity:
     return info.st_dev, info.st_ino
 
 
+def _leads_back(link: str, above: tuple[_Identity, ...]) -> bool:
+    try:
+        return _identity(link) in above
+    except OSError:
+        return False  # gone since it was listed; looking into it says so
+
+
 def _ancestors(path: str) -> tuple[_Identity, ...]:
     """Return what the folders above a folder are: a link to one of them is a loop."""
     above = []
@@ -322,17 +343,15 @@ def _ancestors(path: str) -> tuple[_Identity, ...]:
     return tuple(above)
 
 
-def _file_error(path: str, info: os.stat_result) -> SourceError | None:
+def _file_error(path: str, info: os.stat_result, named: bool) -> SourceError | None:
     if not stat.S_ISREG(info.st_mode):
         kind = next((kind for test, kind in _KINDS if test(info.st_mode)), "of an unknown kind")
-        return SourceUnreadableError(
-            f"{_key(path)}: not a regular file but {kind}; expected a file or folder"
-        )
+        return _no_file(named)(f"{_key(path)}: not a regular file but {kind}; expected a file or folder")
     if not is_supported(path) and not is_archive(path):
         extension = extension_of(path)
-        named = f"the extension {extension!r} is unknown" if extension else "the name has no extension"
+        unknown = f"the extension {extension!r} is unknown" if extension else "the name has no extension"
         return UnsupportedFormatError(
-            f"{_key(path)}: {named}; convert the file, or teach the format with register_loader()"
+            f"{_key(path)}: {unknown}; convert the file, or teach the format with register_loader()"
         )
     return None
 
@@ -341,19 +360,22 @@ def _fault(path: str, error: SourceError) -> FoundFile:
     return FoundFile(path, _key(path), error=error)
 
 
-def _loop(path: str) -> SourceUnreadableError:
-    return SourceUnreadableError(
-        f"{_key(path)}: symlink loop: it leads back to a folder that holds it; remove the link"
-    )
+def _no_file(named: bool) -> type[SourceUnreadableError]:
+    """Return the error for what is no file: a fault only where the user named it."""
+    return SourceUnreadableError if named else NotAFileError
 
 
-def _explain(path: str, exc: OSError) -> SourceError:
+def _loop(path: str, where: str, named: bool = False) -> SourceUnreadableError:
+    return _no_file(named)(f"{_key(path)}: symlink loop: it leads back to {where}; remove the link")
+
+
+def _explain(path: str, exc: OSError, *, named: bool = False) -> SourceError:
     if exc.errno == errno.ELOOP:
-        return _loop(path)
+        return _loop(path, "itself", named)
     if isinstance(exc, FileNotFoundError | NotADirectoryError):
         if os.path.islink(path):
             return SourceNotFoundError(
-                f"{_key(path)}: the symlink leads to nothing; remove it or restore its target"
+                f"{_key(path)}: the symlink leads to nothing; restore its target, remove it, or name it in {IGNORE_FILE}"
             )
         return SourceNotFoundError(f"{_key(path)}: no such file or folder; check the path")
     if isinstance(exc, PermissionError):

@@ -13,6 +13,7 @@
     ├── SourceError (ValueError)                 one document's fault: becomes an outcome, never stops a run
     │   ├── SourceNotFoundError (FileNotFoundError)
     │   ├── SourceUnreadableError (OSError)      permission, I/O error, not a regular file
+    │   │   └── NotAFileError                    met in a folder, and no document: it is skipped
     │   ├── EmptySourceError                     nothing to index: no bytes, or no text in it
     │   │   └── ScannedDocumentError             its pages are pictures: it needs text recognition
     │   ├── SourceTooLargeError
@@ -137,6 +138,10 @@ class SourceUnreadableError(SourceError, OSError):
     """The source exists but cannot be read."""
 
     __str__ = Exception.__str__
+
+
+class NotAFileError(SourceUnreadableError):
+    """What a folder holds is no file: a FIFO, a socket, a device, a link that leads back to itself."""
 
 
 class EmptySourceError(SourceError):

@@ -20,7 +20,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from oraculo_kit.environment import redact
-from oraculo_kit.errors import OraculoError, ServicesFailedError, SettingsError, SourceError
+from oraculo_kit.errors import OraculoError, ServicesFailedError, SettingsError, SourceError, StorageError
 from oraculo_kit.events import Doing, EventKind, IngestEvent, Listener
 from oraculo_kit.inputs import (
     BytesSource,
@@ -153,7 +153,7 @@ def ingest(
     ServicesFailedError
         When the services cannot start, here or in a worker.
     StorageError, EmbedderError
-        When the store or the embedder cannot be used.
+        When the store or the embedder cannot be used, or a snapshot was restored over the store meanwhile.
     OraculoError
         When worker after worker is killed. A document that kills its worker twice is an outcome.
 
@@ -300,6 +300,7 @@ class _Job:
         self._started = 0.0
         self._thread = 0
         self._places: dict[str, int] = {}
+        self._begun = False
         self._failed: list[IngestSource] = []
         self._outcomes: list[SourceOutcome] = []
 
@@ -321,14 +322,16 @@ class _Job:
                 raise
             report = self._report(state)
             ended_here.add(self._run.id)
-            if self._run.noted:
-                self._storage.finish_run(self._run.id, state, report.counts)
+            if self._begun and not self._storage.finish_run(self._run.id, state, report.counts):
+                self._tell("finished", error=self._replaced)
+                raise StorageError(self._replaced)
             self._tell("finished", report=report)
         return report
 
     def _settle(self) -> None:
         if self._run.noted:
             self._storage.start_run(self._run.id, self._given.described())
+            self._begun = True
         for number, listed in enumerate(self._windows()):
             total = sum(source.size for source in listed)
             self._tell("started" if number == 0 else "listed", sources=len(listed), bytes=total)
@@ -401,16 +404,27 @@ class _Job:
     def _break_off(self, error: BaseException) -> None:
         """Note and tell that the run could not go on; what stops it is worth more than what that brings about."""
         state = "cancelled" if isinstance(error, KeyboardInterrupt) else "failed"
-        if isinstance(error, KeyboardInterrupt):
+        known = True
+        try:
+            if self._begun:  # else it may be another process that is at this run
+                known = self._storage.finish_run(self._run.id, state, self._report(state).counts)
+        except OraculoError as exc:
+            _log.warning("the end of run %s could not be noted in the store: %s", self._run.id[:8], exc)
+        if not known:
+            error.add_note(self._replaced)
+        elif isinstance(error, KeyboardInterrupt):
             error.add_note(
                 "What was stored stays; oraculo_kit.ingest(..., resume=True) goes on with the rest."
             )
-        try:
-            if self._run.noted:
-                self._storage.finish_run(self._run.id, state, self._report(state).counts)
-        except OraculoError as exc:
-            _log.warning("the end of run %s could not be noted in the store: %s", self._run.id[:8], exc)
         self._tell("finished", error=f"{type(error).__name__}: {redact(str(error))}")
+
+    @property
+    def _replaced(self) -> str:
+        return (
+            f"the base at {self._storage.location} does not know this run any more: a snapshot was restored there while it "
+            "was under way, and what it had stored before may be missing. Ingest the same again: what is in the base is "
+            "only compared"
+        )
 
     def _report(self, state: str) -> IngestReport:
         last = len(self._places)  # what is pruned comes last

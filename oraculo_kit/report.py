@@ -34,7 +34,7 @@ __all__ = [
 STATUSES = ("added", "replaced", "moved", "unchanged", "pruned", "skipped", "failed")
 """added, replaced: stored now. moved: the same content under a new name, and nothing else there any more; its vectors
 stay. unchanged: stored before, same content. pruned: the file is gone, and out of the base.
-skipped: nothing to index in it (no text, unknown format). failed: an error. What was stored of a skipped or failed source before is untouched."""
+skipped: nothing to index in it (no text, unknown format, no file at all). failed: an error. What was stored of a skipped or failed source before is untouched."""
 
 STORED = ("added", "replaced", "moved")
 """The statuses of sources that a run changed the base for."""
@@ -100,7 +100,7 @@ class IngestReport(Sequence[SourceOutcome]):
 
     def __getitem__(self, index: int | slice) -> SourceOutcome | IngestReport:
         found = self.outcomes[index]
-        return IngestReport(found) if isinstance(found, tuple) else found
+        return IngestReport(found, dry_run=self.dry_run) if isinstance(found, tuple) else found
 
     def __len__(self) -> int:
         return len(self.outcomes)
@@ -136,7 +136,7 @@ class IngestReport(Sequence[SourceOutcome]):
         return found
 
     def retry(self, *, n_jobs: int | None = None, progress: bool = True) -> IngestReport:
-        """Ingest again what failed, once its cause is mended.
+        """Ingest again what failed, once its cause is mended; after a dry run this is one too.
 
         Parameters
         ----------
@@ -161,7 +161,9 @@ class IngestReport(Sequence[SourceOutcome]):
             n_jobs = 2  # what kills a process is tried in one that may be killed
         # Given by their key, URLs were ingested before, with leave.
         urls = any(url_scheme(each) in ("http", "https") for each in again)
-        return ingest(again, n_jobs=n_jobs, progress=progress, allow_urls=urls) if again else IngestReport([])
+        if not again:
+            return IngestReport([], dry_run=self.dry_run)
+        return ingest(again, n_jobs=n_jobs, progress=progress, allow_urls=urls, dry_run=self.dry_run)
 
     def retried(self) -> list[Any]:
         """Return what `retry` ingests: paths where the sources are files.
@@ -292,9 +294,10 @@ def failed_outcome(
 ) -> SourceOutcome:
     """Return the outcome of a source with a fault of its own; secrets in its message are masked."""
     from oraculo_kit.environment import redact
-    from oraculo_kit.errors import EmptySourceError, UnsupportedFormatError
+    from oraculo_kit.errors import EmptySourceError, NotAFileError, UnsupportedFormatError
 
-    status = "skipped" if isinstance(error, EmptySourceError | UnsupportedFormatError) else "failed"
+    nothing = isinstance(error, EmptySourceError | NotAFileError | UnsupportedFormatError)
+    status = "skipped" if nothing else "failed"
     return SourceOutcome(
         source, status, type(error).__name__, redact(str(error)), bytes=bytes, pid=pid, store=store
     )

@@ -4,6 +4,9 @@ Too little memory, a fault in a library or a hand kills a worker. That breaks jo
 which of its tasks was to blame. So every task that was lost is run again, in one worker that has the machine to itself:
 most go well there. A task that kills that worker too is run source by source, and a source that kills it then has failed.
 What a lost task had stored before its end is found unchanged, and told as it was noted in the store.
+
+No document ends its worker by SIGTERM: that is somebody who ends the whole run. A notebook's kernel that shuts down sends
+it to all processes it finds below itself, again and again, before it goes itself. Then nothing is tried again.
 """
 
 from __future__ import annotations
@@ -11,8 +14,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import wait
 from contextlib import closing, contextmanager
 from dataclasses import replace
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     from oraculo_kit.storage.runs import SourceOutcome
 
 _POLL_SECONDS = 0.2  # Windows cannot be interrupted while it waits
+_HAND_OVER_SECONDS = 5.0  # of a thing that takes milliseconds
 _MOST_DEATHS = 5  # one after the other: then it is not the documents
 
 Task = Callable[["Settings", Sequence["IngestSource"], "Run"], "tuple[list[SourceOutcome], float]"]
@@ -56,7 +61,7 @@ def rescue(
     Raises
     ------
     TerminatedWorkerError
-        When worker after worker is killed, whatever the document.
+        When worker after worker is killed, whatever the document, or one is told to end.
     """
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
@@ -68,7 +73,9 @@ def rescue(
             sources = waiting.popleft()
             try:
                 outcomes, _ = worker.call(task, services.settings, sources, run)
-            except TerminatedWorkerError:
+            except TerminatedWorkerError as exc:
+                if _was_told_to_end(exc):
+                    raise
                 if len(sources) > 1:
                     waiting.extendleft([source] for source in reversed(sources))
                     continue
@@ -90,11 +97,16 @@ def _as_stored(services: Services, outcomes: Sequence[SourceOutcome], run: Run) 
         yield stored.get(outcome.source, outcome) if outcome.status == "unchanged" else outcome
 
 
+def _was_told_to_end(error: Exception) -> bool:
+    return "SIGTERM" in str(error)  # loky names the signals that ended its workers
+
+
 def _killer(services: Services, source: IngestSource, run: Run) -> SourceOutcome:
     storage = services.vetor_storage
+    stays = "; an earlier version of it stays in the base" if storage.ledger([source.key]) else ""
     error = WorkerKilledError(
         f"{source.key}: the worker process that ingested it was killed, and another one that had nothing else to do. "
-        "It needs more memory than there is, or breaks a library; an earlier version of it stays in the base"
+        f"It needs more memory than there is, or breaks a library{stays}"
     )
     outcome = replace(
         failed_outcome(source.key, error, bytes=source.size, pid=os.getpid(), store=storage.location),
@@ -122,6 +134,7 @@ class _LoneWorker:
             self._executor = ProcessPoolExecutor(1, initializer=initialize_worker, initargs=(self._settings,))
         with interrupts_held():
             future = self._executor.submit(function, *arguments)
+            _wait_until(lambda: future.running() or future.done())
         while not future.done():
             wait([future], _POLL_SECONDS)
         try:
@@ -137,17 +150,45 @@ class _LoneWorker:
             self._executor = None
 
 
-def begun(start: Callable[[], Generator[Any]]) -> Generator[Any]:
-    """Return what `start` gives, for whose beginning no interrupt comes; one that came then ends it as a later one would.
+def begun(pool: Any, calls: Iterable[Any]) -> Generator[Any]:
+    """Let joblib begin with calls; an interrupt that comes meanwhile ends them as a later one would.
 
     That is: it goes through the generator. joblib closes one that is dropped with a warning of the tasks left undone.
+
+    Parameters
+    ----------
+    pool : joblib.Parallel
+        One that returns a generator.
+    calls : iterable
+        As ``delayed`` gives them.
     """
+    found: Generator[Any] | None = None
     try:
         with interrupts_held():
-            found = start()
+            found = pool(calls)
+            _hand_over(pool)
     except KeyboardInterrupt as exc:
+        if found is None:  # it came before interrupts were held
+            raise
         found.throw(exc)
     return found
+
+
+def _hand_over(pool: Any) -> None:
+    """Wait until loky's own thread has taken up the first tasks, as many as its queue takes.
+
+    Ended before, loky forgets the tasks and not their numbers, and that thread dies of a KeyError, with a traceback
+    (joblib 1.6, one in six of the interrupts that came while workers started).
+    """
+    workers: Any = getattr(pool._backend, "_workers", None)
+    if hasattr(workers, "_work_ids"):
+        _wait_until(lambda: workers._work_ids.empty() or workers._call_queue.full())
+
+
+def _wait_until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + _HAND_OVER_SECONDS
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.001)
 
 
 @contextmanager
@@ -165,9 +206,9 @@ def interrupts_held() -> Iterator[None]:
         return
     from multiprocessing.resource_tracker import ensure_running
 
-    # It starts with the first worker otherwise, and then Python lets interrupts through again.
-    ensure_running()
     with _interrupts_noted():
+        # It starts with the first worker otherwise, and then Python lets interrupts through again.
+        ensure_running()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             yield

@@ -200,7 +200,7 @@ def _in_pool(
         else:
             # Our tasks are of the right length; joblib's own batches would make progress jerky.
             pool = Parallel(return_as="generator_unordered", batch_size=1)
-            found = begun(lambda: pool(calls()))
+            found = begun(pool, calls())
         with closing(found):  # whatever ends this, the workers end too
             for outcomes, seconds in found:
                 tasks.learn(len(outcomes), seconds)

@@ -16,7 +16,12 @@ from pathlib import Path
 import pytest
 
 from oraculo_kit.discovery import FoundFile, find_files, source_key
-from oraculo_kit.errors import SourceNotFoundError, SourceUnreadableError, UnsupportedFormatError
+from oraculo_kit.errors import (
+    NotAFileError,
+    SourceNotFoundError,
+    SourceUnreadableError,
+    UnsupportedFormatError,
+)
 
 
 def make(root: Path, *names: str) -> None:
@@ -151,8 +156,10 @@ def test_fifos_sockets_and_devices_are_named_and_never_opened(tmp_path: Path) ->
         server.bind(os.path.join(short, "s.txt"))  # the path of a socket has 107 bytes at most
         assert "a socket" in str(fault(find_files(short), "s.txt").error)
     pipe = fault(find_files(tmp_path), "pipe.txt")
-    assert isinstance(pipe.error, SourceUnreadableError)
+    assert type(pipe.error) is NotAFileError  # no document is missing: skipped
     assert "not a regular file but a FIFO" in str(pipe.error)
+    for given in (tmp_path / "pipe.txt", Path("/dev/null")):
+        assert type(fault(find_files(given), given.name).error) is SourceUnreadableError  # asked for: failed
     assert "a device" in str(fault(find_files("/dev/null"), "null").error)
 
 
@@ -174,14 +181,35 @@ def test_a_symlink_loop_ends_and_is_reported(tmp_path: Path) -> None:
     assert {item.path.name for item in found} == {"a.txt", "up", "above", "self.txt"}
     for name in ("up", "above", "self.txt"):
         item = fault(iter(found), name)
-        assert isinstance(item.error, SourceUnreadableError)
+        assert type(item.error) is NotAFileError
         assert "symlink loop" in str(item.error)
+    (named,) = find_files(tmp_path / "root" / "self.txt")
+    assert type(named.error) is SourceUnreadableError
+    assert "leads back to itself" in str(named.error)
+
+
+def test_a_glob_leaves_out_what_is_no_file_but_not_what_may_be_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, "a.md")
+    (tmp_path / "self.txt").symlink_to("self.txt")
+    (tmp_path / "unmounted").symlink_to(tmp_path / "gone")
+    assert names(find_files(tmp_path, glob="*.md"), tmp_path) == ["a.md", "unmounted"]
+
+
+def test_a_folder_link_that_is_removed_while_its_root_is_listed_is_an_item(tmp_path: Path) -> None:
+    make(tmp_path, "outside/o.txt", "root/z.txt")
+    link = tmp_path / "root" / "link"
+    link.symlink_to(tmp_path / "outside")
+    found = find_files(tmp_path / "root")
+    assert next(found).path.name == "z.txt"
+    link.unlink()
+    (gone,) = found
+    assert isinstance(gone.error, SourceNotFoundError)
 
 
 def test_a_broken_symlink_is_reported(tmp_path: Path) -> None:
     (tmp_path / "a.txt").symlink_to(tmp_path / "gone.txt")
     item = fault(find_files(tmp_path), "a.txt")
-    assert isinstance(item.error, SourceNotFoundError)
+    assert isinstance(item.error, SourceNotFoundError)  # a fault: a document is missing that was there
     assert "leads to nothing" in str(item.error)
 
 

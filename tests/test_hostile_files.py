@@ -301,13 +301,15 @@ def test_hostile_files_cost_themselves_and_their_neighbours_are_stored(
     (folder / "sparse.txt").touch()
     os.truncate(folder / "sparse.txt", 1 << 30)
     expected = {*refused, "sparse.txt"}
+    no_files: dict[str, str] = {}
     stored = {"deep.html": b"<div>" * 100_000 + b"fim", "spaces.md": b"#" + b" " * 300_000 + b"x"}
     for name, data in stored.items():
         (folder / name).write_bytes(data)
     (folder / "vizinho.md").write_text(NEIGHBOUR, encoding="utf-8")
     if hasattr(os, "mkfifo"):
         os.mkfifo(folder / "pipe.txt")
-        expected.add("pipe.txt")
+        (folder / "loop.txt").symlink_to("loop.txt")
+        no_files |= {"pipe.txt": "FIFO", "loop.txt": "leads back to itself"}
     if sys.platform == "linux":
         (folder / "line\nend.txt").write_text(NEIGHBOUR, encoding="utf-8")
         (folder / os.fsdecode(b"bytes-\xff.txt")).write_text(NEIGHBOUR, encoding="utf-8")
@@ -317,6 +319,11 @@ def test_hostile_files_cost_themselves_and_their_neighbours_are_stored(
     failed = {Path(outcome.source).name: outcome for outcome in report if outcome.status == "failed"}
     assert set(failed) == expected
     assert all(outcome.error and outcome.message for outcome in failed.values())
+    skipped = {
+        Path(outcome.source).name: outcome.message for outcome in report if outcome.status == "skipped"
+    }
+    assert skipped.keys() == no_files.keys()
+    assert all(said in skipped[name] for name, said in no_files.items())
     added = {Path(outcome.source).name for outcome in report if outcome.status == "added"}
     assert {"vizinho.md", "deep.html", "spaces.md"} <= added
     if sys.platform == "linux":

@@ -32,7 +32,7 @@ from oraculo_kit.load import read_file
 from oraculo_kit.services import use, vetor_storage
 from oraculo_kit.storage.lock import WriterLock
 from tests.conftest import _REPORT
-from tests.test_ingestion_runs import Slow
+from tests.tools.embedders import Slow
 
 DADOS = Path(__file__).parent.parent / "notebooks" / "dados"
 
@@ -184,7 +184,7 @@ def test_bad_files_are_reported_with_their_reason_and_the_rest_goes_on(project: 
     assert said["estranho.xyz"] == ("skipped", "UnsupportedFormatError")
     assert said["enorme.txt"] == ("failed", "SourceTooLargeError")
     assert said["faltando.txt"] == ("failed", "SourceNotFoundError")
-    assert said["laço"] == ("failed", "SourceUnreadableError")
+    assert said["laço"] == ("skipped", "NotAFileError")
     assert all(item.message for item in report if item.status in ("failed", "skipped"))
     assert oraculo.search("informação", k=1)[0].text == "informação pública"
 

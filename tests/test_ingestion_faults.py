@@ -24,7 +24,8 @@ from oraculo_kit.errors import OraculoError, StorageError
 from oraculo_kit.events import IngestEvent
 from oraculo_kit.services import use, vetor_storage
 from tests.conftest import Notebook
-from tests.test_ingestion_runs import Slow, check_whole, wait_until, write_files
+from tests.test_ingestion_runs import check_whole, wait_until, write_files
+from tests.tools.embedders import Deadly, Slow
 
 ROOT = Path(__file__).parent.parent
 posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
@@ -33,7 +34,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def start(project: Path, code: str, **options: Any) -> subprocess.Popen[str]:
     """Start a script that has `Slow`; what it prints and its errors are piped."""
     script = project / f"script{len(list(project.glob('script*')))}.py"
-    head = "import sys, time, os\nimport oraculo_kit as oraculo\nfrom tests.test_ingestion_runs import Slow\n"
+    head = "import sys, time, os\nimport oraculo_kit as oraculo\nfrom tests.tools.embedders import Slow\n"
     script.write_text(head + textwrap.dedent(code), encoding="utf-8")
     return subprocess.Popen(
         [sys.executable, str(script)],
@@ -56,26 +57,6 @@ def ended(child: subprocess.Popen[str], code: int = 0) -> str:
 
 
 # --- killed workers ---------------------------------------------------------------------------------------------
-
-
-class Deadly:
-    """Kills the process that embeds a text in which "mata" stands: always, or so many times in all."""
-
-    def __init__(self, counter: Path | None = None, times: int = 0) -> None:
-        self.counter = counter
-        self.times = times
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        if any("mata" in text for text in texts):
-            if self.counter is not None:
-                with self.counter.open("a") as file:
-                    file.write("x")
-            if self.counter is None or self.counter.stat().st_size <= self.times:
-                os.kill(os.getpid(), signal.SIGKILL)
-        return [[1.0, float(len(text))] for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        return [1.0, float(len(text))]
 
 
 @posix
@@ -140,7 +121,7 @@ def test_a_kernel_killed_in_mid_ingest_and_opened_again_has_lost_nothing(
     project: Path, notebook: Callable[..., Notebook]
 ) -> None:
     folder = write_files(project / "docs", 150, size=100)
-    prepare = "import oraculo_kit as oraculo; from tests.test_ingestion_runs import Slow; oraculo.use(embedder=Slow({}));"
+    prepare = "import oraculo_kit as oraculo; from tests.tools.embedders import Slow; oraculo.use(embedder=Slow({}));"
     first = notebook(PYTHONPATH=str(ROOT))
     cell = first.run(prepare.format(0.01) + "handle = oraculo.ingest('docs', background=True, n_jobs=2)")
     assert cell.error is None
@@ -165,6 +146,26 @@ def test_a_kernel_killed_in_mid_ingest_and_opened_again_has_lost_nothing(
     chunks = len(vetor_storage())
     assert resumed.result == f"('{run}', {{'added': 150}}, {chunks})"
     assert {row.source for row in vetor_storage().sources()} == {str(path) for path in folder.iterdir()}
+    check_whole(vetor_storage())
+
+
+@posix
+def test_a_kernel_that_is_restarted_blames_no_document(
+    project: Path, notebook: Callable[..., Notebook]
+) -> None:
+    # A kernel that shuts down ends the processes below it first, again and again, while its own threads still run.
+    folder = write_files(project / "docs", 150, size=100)
+    first = notebook(PYTHONPATH=str(ROOT))
+    begin = "import oraculo_kit as oraculo; from tests.tools.embedders import Slow; oraculo.use(embedder=Slow(0.01));"
+    cell = first.run(begin + "handle = oraculo.ingest('docs', background=True, n_jobs=2)")
+    assert cell.error is None
+    assert first.run("import time\nwhile handle.progress.done < 10: time.sleep(0.01)").error is None
+    first.manager.shutdown_kernel()
+    use(embedder=Slow(0))
+    (run,) = vetor_storage().runs()
+    assert run.state in ("interrupted", "cancelled", "failed")
+    assert {outcome.status for outcome in vetor_storage().outcomes(run.id)} == {"added"}
+    assert ingest(folder, resume=True, n_jobs=1, progress=False).counts == {"added": 150}
     check_whole(vetor_storage())
 
 

@@ -25,28 +25,17 @@ from langchain_core.documents import Document
 import oraculo_kit as oraculo
 from oraculo_kit import ingest, ingest_task
 from oraculo_kit.cli import main
-from oraculo_kit.errors import EmbeddingError, SettingsError, SourceError
+from oraculo_kit.errors import EmbeddingError, SettingsError, SourceError, StorageError
 from oraculo_kit.events import IngestEvent
 from oraculo_kit.services import use, vetor_storage
+from oraculo_kit.storage import owners
+from oraculo_kit.storage.copies import restore_store
+from oraculo_kit.storage.owners import Owner
+from oraculo_kit.storage.runs import RunRecord
 from tests.conftest import _REPORT, Notebook
+from tests.tools.embedders import Slow
 
 ROOT = Path(__file__).parent.parent
-
-
-class Slow:
-    """An embedder that takes its time, and remembers what it was asked."""
-
-    def __init__(self, seconds: float = 0.02) -> None:
-        self.seconds = seconds
-        self.texts: list[str] = []
-
-    def embed_documents(self, texts: list[str]) -> list[list[float]]:
-        time.sleep(self.seconds * len(texts))
-        self.texts += texts
-        return [[1.0, 1.0 + len(text)] for text in texts]
-
-    def embed_query(self, text: str) -> list[float]:
-        return [1.0, 1.0 + len(text)]
 
 
 def write_files(folder: Path, count: int, *, size: int = 30) -> Path:
@@ -97,6 +86,50 @@ def test_waiting_for_a_run_can_be_given_up_without_disturbing_it(project: Path) 
     assert handle.result(60).counts == {"added": 30}
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be renamed there")
+@pytest.mark.parametrize("taken", ["before the run", "during the run"])
+@pytest.mark.parametrize("n_jobs", [1, 2])
+def test_a_run_over_whose_base_a_snapshot_is_restored_says_so_and_is_ingested_again(
+    project: Path, taken: str, n_jobs: int
+) -> None:
+    folder = write_files(project / "docs", 150)
+    storage = oraculo.start_services().vetor_storage
+    if taken == "before the run":
+        storage.snapshot(project / "copy")
+    heard: list[IngestEvent] = []
+
+    def restore(event: IngestEvent) -> None:
+        heard.extend([event] if event.kind == "outcome" else [])
+        if len(heard) == 1 and not (project / "copy").exists():
+            storage.snapshot(project / "copy")
+        elif len(heard) == 100:
+            restore_store(project / "copy", storage.location, overwrite=True)
+
+    with pytest.raises(StorageError, match=r"snapshot was restored there .*Ingest the same again"):
+        ingest(folder, n_jobs=n_jobs, progress=False, on_event=restore)
+    left = len(storage.sources())
+    again = ingest(folder, n_jobs=1, progress=False)
+    assert Counter(again.counts) == Counter(added=150 - left, unchanged=left)
+    check_whole(storage)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder in use cannot be renamed there")
+def test_an_interrupt_does_not_say_that_all_stays_when_a_snapshot_was_restored(project: Path) -> None:
+    folder = write_files(project / "docs", 3)
+    storage = oraculo.start_services().vetor_storage
+    storage.snapshot(project / "copy")
+
+    def restore(event: IngestEvent) -> None:
+        if event.kind == "outcome":
+            restore_store(project / "copy", storage.location, overwrite=True)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        ingest(folder, n_jobs=1, progress=False, on_event=restore)
+    (note,) = caught.value.__notes__
+    assert "what it had stored before may be missing" in note
+
+
 def test_what_a_background_run_raises_is_raised_where_its_result_is_asked_for(project: Path) -> None:
     write_files(project / "docs", 3)
     handle = ingest(project / "docs", background=True, on_event=_raise)
@@ -145,7 +178,7 @@ def test_cancel_stops_within_a_second_and_leaves_whole_documents(
     project: Path, options: dict[str, Any]
 ) -> None:
     folder = write_files(project / "docs", 300, size=200)
-    use(embedder=Slow(0.005))
+    use(embedder=(embedder := Slow(0.005)))
     handle = ingest(folder, background=True, **options)
     wait_until(lambda: handle.progress.done >= 5)
     started = time.monotonic()
@@ -159,6 +192,7 @@ def test_cancel_stops_within_a_second_and_leaves_whole_documents(
     check_whole(vetor_storage())
     assert {row.source for row in vetor_storage().sources()} >= {outcome.source for outcome in report}
     assert oraculo.runs()["state"][0] == "cancelled"
+    embedder.seconds = 0
     resumed = ingest(folder, resume=True, progress=False, **options)
     assert resumed.run == report.run
     assert resumed.counts == {"added": 300}
@@ -184,7 +218,7 @@ def test_a_cancelled_run_leaves_nothing_in_the_temporary_folder(
 _KILLED = """
 import sys, time
 import oraculo_kit as oraculo
-from tests.test_ingestion_runs import Slow
+from tests.tools.embedders import Slow
 
 oraculo.use(embedder=Slow())
 oraculo.ingest("docs", progress=False, on_event=lambda event: report(event.run if event.outcome else ""), **{options})
@@ -229,14 +263,42 @@ def test_a_run_whose_process_was_killed_goes_on_where_it_stopped(
     check_whole(vetor_storage())
 
 
+def test_a_run_that_another_process_took_up_a_moment_ago_is_left_to_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_files(project / "docs", 3)
+    storage = oraculo.start_services().vetor_storage
+    storage.start_run("r", {})
+    storage.finish_run("r", "cancelled", {})
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+
+        def taken_up(*_: Any) -> RunRecord:
+            (last,) = storage.runs()
+            started = owners._start(other.pid)
+            assert started is not None
+            owner = replace(Owner.this_process(), pid=other.pid, started=started)
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(Owner, "this_process", lambda: owner)
+                storage.start_run("r", {})
+            return last
+
+        monkeypatch.setattr("oraculo_kit.resuming.unfinished_run", taken_up)
+        with pytest.raises(StorageError, match=f"under way in process {other.pid}"):
+            ingest(folder, resume=True, progress=False)
+        assert storage.runs()[0].state == "running"
+        other.kill()
+    assert storage.runs()[0].state == "interrupted"
+
+
 def test_the_last_run_can_be_resumed_without_naming_its_sources(project: Path) -> None:
     folder = write_files(project / "docs", 100)
     (folder / "outra.md").write_text("# Fora", encoding="utf-8")
-    use(embedder=Slow())
+    use(embedder=(embedder := Slow()))
     handle = ingest(folder, glob="*.txt", background=True)
     wait_until(lambda: handle.progress.started)
     handle.cancel()
     assert handle.result(20).state == "cancelled"
+    embedder.seconds = 0
     report = ingest(resume=True, progress=False)
     assert report.counts == {"added": 100}  # and the glob was kept
     with pytest.raises(SourceError, match="nothing to resume .* came to its end"):
@@ -245,11 +307,12 @@ def test_the_last_run_can_be_resumed_without_naming_its_sources(project: Path) -
 
 def test_a_run_over_data_in_memory_says_that_it_must_be_given_again(project: Path) -> None:
     frame = pd.DataFrame({"texto": [f"nota {number}" for number in range(100)]})
-    use(embedder=Slow())
+    use(embedder=(embedder := Slow()))
     handle = ingest(frame, text="texto", name="notas", background=True)
     wait_until(lambda: handle.progress.started)
     handle.cancel()
     run = handle.result(20).run
+    embedder.seconds = 0
     with pytest.raises(SourceError, match="DataFrame notas.*give the same again"):
         ingest(resume=True, progress=False)
     report = ingest(frame, text="texto", name="notas", resume=True, progress=False)
@@ -316,6 +379,19 @@ def test_a_dry_run_says_what_a_real_one_then_does_and_stores_nothing(project: Pa
     assert done.counts == {
         "added": 1, "replaced": 1, "moved": 1, "unchanged": 1, "pruned": 1, "skipped": 1
     }  # fmt: skip
+
+
+def test_a_dry_run_is_tried_again_as_one(project: Path) -> None:
+    late = project / "mais tarde.txt"
+    planned = ingest([late], dry_run=True, progress=False)
+    assert planned.counts == {"failed": 1}
+    late.write_text("um texto que faltava", encoding="utf-8")
+    again = planned.retry(progress=False)
+    assert again.counts == {"added": 1}
+    assert "nothing was stored" in repr(again)
+    assert "nothing was stored" in repr(again[:1])
+    assert not vetor_storage().sources()
+    assert not len(oraculo.runs())
 
 
 def test_a_moved_file_keeps_its_chunks_and_is_not_embedded_again(project: Path) -> None:

@@ -11,8 +11,10 @@ from oraculo_kit.display import columns
 from oraculo_kit.errors import (
     EmptySourceError,
     ExtractionError,
+    NotAFileError,
     OraculoError,
     SourceTooLargeError,
+    SourceUnreadableError,
     UnsupportedFormatError,
 )
 from oraculo_kit.report import STATUSES, IngestReport, SourceOutcome, failed_outcome
@@ -114,6 +116,8 @@ def test_a_frame_has_one_row_per_outcome_and_seconds_in_all() -> None:
     [
         (EmptySourceError("empty"), "skipped"),
         (UnsupportedFormatError("unknown"), "skipped"),
+        (NotAFileError("a FIFO"), "skipped"),
+        (SourceUnreadableError("permission denied"), "failed"),
         (SourceTooLargeError("large"), "failed"),
         (ExtractionError("corrupt"), "failed"),
     ],

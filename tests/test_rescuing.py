@@ -6,7 +6,8 @@ import os
 import subprocess
 import sys
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from oraculo_kit.inputs import IngestSource, find_sources
 from oraculo_kit.parallel import worker_services
 from oraculo_kit.pipeline import Run, ingest_sources
-from oraculo_kit.rescuing import rescue
+from oraculo_kit.rescuing import begun, rescue
 from oraculo_kit.services import start_services
 from oraculo_kit.settings import Settings
 from oraculo_kit.stopping import StopSignal
@@ -53,6 +54,58 @@ def test_the_first_workers_of_a_process_hear_no_interrupt_and_the_process_does(t
         timeout=60,
     )
     assert ran.stdout == "{True} False\n", ran.stderr
+
+
+def test_an_interrupt_that_comes_before_workers_start_is_raised_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def struck() -> Iterator[None]:
+        raise KeyboardInterrupt
+        yield
+
+    monkeypatch.setattr("oraculo_kit.rescuing.interrupts_held", struck)
+    with pytest.raises(KeyboardInterrupt):
+        begun(lambda _: pytest.fail("started"), [])
+
+
+_STRUCK_AT_ONCE = """
+import os, signal, time
+from joblib import Parallel, delayed
+from joblib.externals.loky.process_executor import _ExecutorManagerThread
+from oraculo_kit.rescuing import begun
+
+look = _ExecutorManagerThread.is_shutting_down
+_ExecutorManagerThread.is_shutting_down = lambda self: (time.sleep(0.3), look(self))[1]  # tasks come meanwhile
+
+
+def calls():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(9):
+        time.sleep(0.03)
+        yield delayed(time.sleep)(0.1)
+
+
+if __name__ == "__main__":
+    try:
+        begun(Parallel(n_jobs=2, return_as="generator_unordered"), calls())
+    except KeyboardInterrupt:
+        print("interrupted")
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_an_interrupt_that_comes_while_workers_start_prints_nothing(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(_STRUCK_AT_ONCE, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ran.stdout, ran.stderr) == ("interrupted\n", "")
 
 
 _INTERRUPTED = """

@@ -10,7 +10,7 @@ import abc
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypedDict, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self, TypedDict, Unpack, overload
 
 from oraculo_kit.storage.arguments import check_batch
 from oraculo_kit.storage.capabilities import Capabilities
@@ -455,7 +455,7 @@ class VetorStorage(abc.ABC):
         ------
         ids : list of str
         values : list
-            Texts, numbers and truth values; None where a chunk has none of these. 100,000 take 0.3 s in the embedded store.
+            Texts, numbers and truth values; None where a chunk has none of these. A million take 1 s in the embedded store.
 
         Raises
         ------
@@ -840,8 +840,8 @@ class VetorStorage(abc.ABC):
         """
 
     @abc.abstractmethod
-    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
-        """Note how a run ended; an unknown or forgotten one is left alone.
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> bool:
+        """Note how a run ended; one that is not under way is left alone.
 
         Parameters
         ----------
@@ -849,6 +849,12 @@ class VetorStorage(abc.ABC):
         state : {"finished", "cancelled", "failed"}
         counts : mapping of str to int
             Sources by status, unchanged ones included.
+
+        Returns
+        -------
+        bool
+            Whether it was under way here. If not, and it was begun in this place, another store was put there since:
+            a snapshot was restored, and what the run stored before is not in it.
 
         Raises
         ------
@@ -896,6 +902,13 @@ class VetorStorage(abc.ABC):
     @abc.abstractmethod
     def close(self) -> None:
         """Release files and connections; closing twice is allowed."""
+
+    def __reduce__(self) -> NoReturn:
+        # Not with its location: that of a server may hold a password.
+        raise TypeError(
+            f"got a {type(self).__name__} to pickle or copy, and it holds open files and locks. Send its location, "
+            "and open it again there: oraculo_kit.open_storage(store.location)"
+        )
 
     def __enter__(self) -> Self:
         return self

@@ -39,7 +39,7 @@ from oraculo_kit.storage.arguments import check_batch, check_end, check_limit, c
 from oraculo_kit.storage.base import Mode, Progress, VetorStorage
 from oraculo_kit.storage.browsing import MetadataKey, known_keys, sampled_values, source_page
 from oraculo_kit.storage.capabilities import EMBEDDED
-from oraculo_kit.storage.columns import value_pages
+from oraculo_kit.storage.columns import stored_values
 from oraculo_kit.storage.commit import Writer
 from oraculo_kit.storage.compaction import CompactReport
 from oraculo_kit.storage.compaction import compact as compact_store
@@ -404,7 +404,7 @@ class FaissVetorStorage(VetorStorage):
             return sampled_values(snapshot, key, limit)
 
     def _value_pages(self, key: str, batch: int) -> Iterator[tuple[list[str], list[Any]]]:
-        return value_pages(self._reading, key, batch)
+        return stored_values(self._reading, key, batch)
 
     def source_chunks(self, source: str, first: int = 0, last: int = 999) -> list[StoredChunk]:
         with self._reading().pin() as snapshot:

@@ -15,6 +15,8 @@ carries the key as hexadecimal UTF-8: SQLite's names know no upper and lower cas
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from oraculo_kit.errors import FilterError
 from oraculo_kit.storage.catalog import Catalog
 from oraculo_kit.storage.filters import KeyPlace, path_literal
@@ -74,6 +76,22 @@ def indexed_keys(catalog: Catalog) -> list[str]:
         "SELECT name FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, ?) = ?", (len(begin), begin)
     )
     return sorted(bytes.fromhex(name[len(begin) :]).decode() for (name,) in names)
+
+
+def key_of_index(name: str) -> str | None:
+    """Return the key that an index of ours, by its name, is for; None for another name, and for a damaged one.
+
+    Examples
+    --------
+    >>> key_of_index("filter_sources_706c616365"), key_of_index("chunks_by_source"), key_of_index("filter_chunks_7")
+    ('place', None, None)
+    """
+    for table in _COLUMNS:
+        begin = f"{_PREFIX}{table}_"
+        if name.startswith(begin):
+            with suppress(ValueError):  # UnicodeDecodeError is one
+                return bytes.fromhex(name[len(begin) :]).decode()
+    return None
 
 
 def checked_key(key: str) -> str:

@@ -89,6 +89,11 @@ class CompiledFilter:
     place_of : callable, optional
         Returns the `KeyPlace` of a key, in the version of the store that the SQL is meant for.
 
+    Attributes
+    ----------
+    lists : dict
+        The keys that are to equal a whole list, and the list; without a ``$eq`` often ``$in`` is meant.
+
     Raises
     ------
     FilterError
@@ -111,6 +116,7 @@ class CompiledFilter:
         self.filter = filter
         self.place_of = place_of
         self.bindings: dict[str, Any] = {}
+        self.lists: dict[str, Any] = {}
         self._keys: dict[str, None] = {}
         self._names: dict[tuple[type, Any], str] = {}
         self._scanning = False  # inside a NOT
@@ -169,6 +175,8 @@ class CompiledFilter:
                 "AND",
                 self.TRUE,
             )
+        if isinstance(value, list | tuple):
+            self.lists[key] = value
         return self._operator(key, "$eq", value, depth)
 
     def _operator(self, key: str, operator: str, operand: Any, depth: int) -> str:

@@ -231,8 +231,9 @@ class _Repair:
         try:
             with gate.passage(), translated(self._path), lenient(self._path) as db:
                 version = db.pragma("user_version")
-                wanted = "SELECT count(*) FROM sqlite_schema WHERE name IN ('chunks', 'sources')"
-                is_readable = db.execute(wanted).fetchall() == [(2,)]
+                # With a limit, so that SQLite does not look at what stands behind: damage there is salvaged.
+                wanted = "SELECT name FROM sqlite_schema WHERE name IN ('chunks', 'sources') LIMIT 2"
+                is_readable = len(db.execute(wanted).fetchall()) == 2
         except StoreCorruptedError as exc:
             raise self._hopeless(f"{exc}. SQLite does not take the file for a database any more") from exc
         if isinstance(version, int) and version > FORMAT:
@@ -320,6 +321,11 @@ class _Repair:
             self.findings.lose(
                 f"what stood on damaged pages of the tables {', '.join(sorted(lost.tables))}; chunks and sources of "
                 "which an index still knows are named here"
+            )
+        if lost.filter_indexes:
+            self.findings.lose(
+                "indexes of filters, if there were others than filter_indexes() still gives: the list of tables is "
+                "damaged where they stood. Filters find the same without them; create_filter_index(key) makes them anew"
             )
         if lost.verdicts:
             self.findings.lose(f"{lost.verdicts} verdicts on answers (feedback), at most")

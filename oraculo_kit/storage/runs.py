@@ -150,13 +150,16 @@ def _age(row: tuple[Any, ...]) -> tuple[str, int]:
     return str(_readable(facts).get("started_at", "")), number
 
 
-def end_run(catalog: Catalog, name: str, state: str, counts: Mapping[str, int]) -> None:
-    """Note how a run ended; within the write transaction that is open."""
-    for (facts,) in catalog.rows("SELECT facts FROM runs WHERE name = ?", (name,)):
+def end_run(catalog: Catalog, name: str, state: str, counts: Mapping[str, int]) -> bool:
+    """Note how a run ended, and tell whether it was under way; within the write transaction that is open."""
+    # A copy of a store holds its runs as interrupted: one that was restored meanwhile has none under way.
+    under_way = catalog.rows("SELECT facts FROM runs WHERE name = ? AND state = 'running'", (name,))
+    for (facts,) in under_way:
         ended = _readable(facts) | {"finished_at": _now(), "counts": counts}
         catalog.db.execute(
             "UPDATE runs SET state = ?, facts = ? WHERE name = ?", (state, metadata_json(ended), name)
         )
+    return bool(under_way)
 
 
 def insert_outcomes(catalog: Catalog, outcomes: Iterable[tuple[str, SourceOutcome]]) -> None:

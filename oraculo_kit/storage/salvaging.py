@@ -9,7 +9,8 @@ checksum holds. Other rows that can be read need not be right: the repair that f
 The new catalog is written into the old file by SQLite's backup, as one transaction: readers see the old version or
 the new one, and a process killed on the way leaves the old one. So no file is replaced under an open connection, and it
 works on Windows too. It cannot help where SQLite does not take the file for a database (the first 100 bytes), or where the list of
-tables is damaged (the first page and one or two others).
+tables is damaged on its first page, or on the one where chunks and sources stand. What else of the list is lost is named: tables, and
+filter indexes.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any
 import apsw
 
 from oraculo_kit.storage.catalog import Catalog, translated
-from oraculo_kit.storage.filter_indexes import create_index
+from oraculo_kit.storage.filter_indexes import create_index, key_of_index
 from oraculo_kit.storage.pages import leaf_rows
 from oraculo_kit.storage.records import chunk_id, row_checksum, source_checksum
 from oraculo_kit.storage.runs import drop_damaged_runs
@@ -68,6 +69,8 @@ class Salvaged:
         Rows of feedback that are lost, at least.
     meta : set of str
         Values of ``meta`` that are lost.
+    filter_indexes : bool
+        Indexes of filters may be lost: their names stood in a part of the list of tables that cannot be read.
     commit : int
         The commit number that the damaged catalog had; 0 when it is lost.
     everything : bool
@@ -79,6 +82,7 @@ class Salvaged:
     tables: set[str] = field(default_factory=set)
     verdicts: int = 0
     meta: set[str] = field(default_factory=set)
+    filter_indexes: bool = False
     commit: int = 0
     everything: bool = False
 
@@ -404,12 +408,20 @@ class _Salvage:
                 "json_each(iif(json_valid(holder.metadata), holder.metadata, '{}')) AS item "
                 f"WHERE true ON CONFLICT DO UPDATE SET {column} = 1"
             )
-        rows, _ = self._read(
-            "SELECT name FROM sqlite_schema WHERE type = 'index' AND substr(name, 1, 14) = 'filter_chunks_'",
-            (),
-        )
-        for (name,) in rows:
-            create_index(self.new, bytes.fromhex(name[14:]).decode())
+        for key in self._indexed_keys():
+            create_index(self.new, key)
+
+    def _indexed_keys(self) -> list[str]:
+        """Return the keys that have an index, as far as the list of tables can be read; each stands in it twice."""
+        keys: set[str] = set()
+        for direction in ("", " DESC"):
+            listed = f"SELECT CAST(name AS BLOB) FROM sqlite_schema ORDER BY rowid{direction}"
+            rows, damaged = self._read(listed, ())
+            keys |= {key for (name,) in rows if (key := key_of_index(_text(name or b""))) is not None}
+            if not damaged:
+                return sorted(keys)
+        self.lost.filter_indexes = True
+        return sorted(keys)
 
 
 def _is_sound(row: tuple[Any, ...]) -> bool:

@@ -91,15 +91,19 @@ class Snapshot:
         Warns
         -----
         UserWarning
-            When it asks for a key that no chunk of the store has.
+            When it asks for a key that no chunk of the store has, or for a list that none has.
         """
         if not filter:
             return None
         compiled = CompiledFilter(filter, KeyPlaces(self.catalog))
         self._warn_of_unknown(compiled)
         if self.another is None:
-            return matching(self.catalog, compiled)
-        return matching_in_parts(self, compiled, self.another)
+            found = matching(self.catalog, compiled)
+        else:
+            found = matching_in_parts(self, compiled, self.another)
+        if compiled.lists and not len(found) and self.count():
+            warn_of_lists(compiled)
+        return found
 
     def _warn_of_unknown(self, compiled: CompiledFilter) -> None:
         places = {key: compiled.place_of(key) for key in compiled.keys if key != "source"}
@@ -254,6 +258,17 @@ def warn_of_unknown(unknown: Sequence[str], known: Sequence[str]) -> None:
         )
         warnings.warn(
             f"no chunk has the metadata key {key!r}; {hint}", UserWarning, stacklevel=_users_level()
+        )
+
+
+def warn_of_lists(filter: CompiledFilter) -> None:
+    """Warn the user of lists that no chunk has, where any of their values may have been meant."""
+    for key, values in filter.lists.items():
+        warnings.warn(
+            f"no chunk passes, and the filter asks for chunks whose {key!r} is the whole list {list(values)!r:.80}; for any "
+            f"of its values write {{{key!r}: {{'$in': [...]}}}}",
+            UserWarning,
+            stacklevel=_users_level(),
         )
 
 

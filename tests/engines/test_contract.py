@@ -294,6 +294,16 @@ def test_a_filter_that_is_none_is_refused_and_an_unknown_key_warns(store: VetorS
         store.search(vectors(1)[0], group_by="plac")
 
 
+def test_a_list_that_no_chunk_has_warns_that_any_of_its_values_may_be_meant(store: VetorStorage) -> None:
+    store.write([Document("x", metadata={"source": "a", "lang": "pt", "tags": ["a", "b"]})], vectors(1))
+    with pytest.warns(UserWarning, match=r"'lang' is the whole list \['pt', 'en'\]; .*'\$in'") as caught:
+        assert not store.search(vectors(1)[0], filter={"lang": ["pt", "en"]})
+    assert caught[0].filename == __file__
+    assert store.search(vectors(1)[0], filter={"lang": {"$in": ["pt", "en"]}})
+    assert store.search(vectors(1)[0], filter={"tags": ["a", "b"]})
+    assert not store.search(vectors(1)[0], filter={"tags": {"$eq": ["b"]}})
+
+
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
@@ -518,12 +528,12 @@ def test_an_empty_base_has_nothing_to_list(store: VetorStorage) -> None:
 def test_values_of_a_key_are_those_of_the_documents(store: VetorStorage) -> None:
     shared = {"source": "s.md", "lang": "p\0t", "nested": {"a": 1}, "none": None, 'k"ey.x': 2.5, "n\0": 1}
     own: list[dict[str, Any]] = [
-        {"f": 1e23, "big": 2**62, "on": True}, {"f": 1.0, "big": 1e300, "lang": None}, {"f": -0.0, "on": ["a"], "big": "ç"},
+        {"f": 1e23, "big": 2**62, "on": True}, {"f": 1.0, "big": 2**63, "lang": None, "low": -(2**63) - 1}, {"f": -0.0, "on": ["a"], "big": "ç", "low": 1e300},
     ]  # fmt: skip
     store.replace("s.md", [Document(f"{n}", metadata={**shared, **each}) for n, each in enumerate(own)])
     store.write([Document("alone", metadata={"lang": "en"})])
     assert store.sources()[1].language == store.sample().sources[0].language == "p\0t"
-    for key in (*shared, "f", "big", "on", "nowhere"):
+    for key in (*shared, "f", "big", "low", "on", "nowhere"):
         pages = list(store.iter_values(key, 3))
         assert [len(ids) for ids, _ in pages] == [3, 1]
         quick = [(name, value, type(value)) for page in pages for name, value in zip(*page, strict=True)]
@@ -584,7 +594,8 @@ def test_runs_are_noted_with_their_outcomes(store: VetorStorage, engine: Engine)
         assert [(each.source, each.message, each.run) for each in store.outcomes("one")] == [
             ("x", "again", "one"), ("y", "", "one")
         ]  # fmt: skip
-        store.finish_run("one", "finished", {"failed": 1, "unchanged": 7})
+        assert store.finish_run("one", "finished", {"failed": 1, "unchanged": 7}) is True
+        assert [store.finish_run(run, "failed", {}) for run in ("one", "unknown")] == [False, False]
         store.start_run("two", {})
         assert [(each.id, each.state) for each in store.runs()] == [("two", "running"), ("one", "finished")]
         assert store.runs()[1].counts == {"failed": 1, "unchanged": 7}

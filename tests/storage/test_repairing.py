@@ -71,7 +71,7 @@ def filled(original: Path, folder: Path) -> Path:
 
 @pytest.fixture
 def plain(folder: Path) -> Path:
-    """Return a store without one: with it the list of tables needs a second page, which no repair can do without."""
+    """Return a store without one: with it the list of tables has pages of its own, and one no repair can do without."""
     fill(folder)
     return folder
 
@@ -458,6 +458,47 @@ def test_sources_are_found_on_their_pages_when_neither_table_nor_index_leads_the
     report = repair_store(filled, EMBEDDER)
     assert report.ok, report
     check_the_rest(filled, before)
+
+
+def leaves_of_the_list_of_tables(folder: Path) -> list[int]:
+    """Return the places in the file of the pages that the list has beside the first one, in the order of its rows."""
+    first = (folder / "catalog.sqlite3").read_bytes()[:PAGE]
+    assert first[100] == 5, "it fits on the first page"
+    cells = [int.from_bytes(first[place : place + 2]) for place in range(112, 112 + 2 * first[104], 2)]
+    return [int.from_bytes(first[place : place + 4]) - 1 for place in (*cells, 108)]
+
+
+@pytest.mark.parametrize(
+    ("more", "leaf", "left"), [(16, 1, {"x14", "x15"}), (16, 2, {"lang", "place"}), (0, 1, set())]
+)
+def test_a_damaged_list_of_tables_costs_the_filter_indexes_on_its_page_and_says_so(
+    filled: Path, more: int, leaf: int, left: set[str]
+) -> None:
+    keys = ["place", "lang", *(f"x{number}" for number in range(more))]
+    with FaissVetorStorage(filled, TinyEmbeddings()) as store:
+        for key in keys:
+            store.create_filter_index(key)
+    before, pages = everything(filled), leaves_of_the_list_of_tables(filled)
+    overwrite_pages(filled, [pages[leaf]])
+
+    report = repair_store(filled, EMBEDDER)
+
+    assert report.ok, report
+    assert any(re.search("indexes of filters, .* create_filter_index", each) for each in report.lost), report
+    check_the_rest(filled, before)
+    with FaissVetorStorage(filled, TinyEmbeddings()) as store:
+        assert left <= set(store.filter_indexes()) < set(keys)
+        for key in keys:
+            store.create_filter_index(key)
+    check_the_rest(filled, before)
+
+
+def test_a_list_of_tables_without_chunks_cannot_be_repaired_and_is_left_as_it_is(filled: Path) -> None:
+    overwrite_pages(filled, leaves_of_the_list_of_tables(filled)[:1])
+    files = contents(filled)
+    with pytest.raises(StoreCorruptedError, match="nothing was changed: only a snapshot helps"):
+        repair_store(filled, EMBEDDER)
+    assert contents(filled) == files
 
 
 @pytest.mark.parametrize("seed", range(8))

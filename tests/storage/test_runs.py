@@ -126,7 +126,7 @@ def test_a_commit_that_fails_notes_nothing(store: FaissVetorStorage) -> None:
 def test_outcomes_of_a_run_that_nobody_began_are_not_kept(store: FaissVetorStorage) -> None:
     assert store.replace_many([block("a", run="unknown"), block("b", run="")]) == ["added", "added"]
     store.note_outcomes("unknown", [failed("c")])
-    store.finish_run("unknown", "finished", {})
+    assert not store.finish_run("unknown", "finished", {})
     assert (store.runs(), store.outcomes("unknown"), store.outcomes("")) == ([], [], [])
     assert {row.source for row in store.sources()} == {"a", "b"}
 
@@ -218,7 +218,7 @@ def test_a_store_that_is_open_read_only_reads_runs_and_notes_nothing(
     store.note_outcomes("r", [failed("a")])
     reader = open_store(read_only=True)
     assert (reader.runs()[0].state, statuses(reader)) == ("running", {"a": "failed"})
-    refusals: list[Callable[[], None]] = [
+    refusals: list[Callable[[], object]] = [
         lambda: reader.start_run("x", {}),
         lambda: reader.note_outcomes("r", [failed("b")]),
         lambda: reader.finish_run("r", "finished", {}),
@@ -241,6 +241,18 @@ def test_a_copy_has_the_runs_but_none_that_goes_on(store: FaissVetorStorage, tmp
             assert statuses(copy) == {"a": "added"}
             assert copy.outcomes("r")[0].store == str(folder)
     assert store.runs()[0].state == "running"
+
+
+def test_a_run_does_not_end_in_a_store_that_was_restored_since(
+    store: FaissVetorStorage, folder: Path, tmp_path: Path
+) -> None:
+    store.snapshot(tmp_path / "before")
+    store.start_run("r", {})
+    store.snapshot(tmp_path / "during")
+    for name, held in (("before", {}), ("during", {"r": "interrupted"})):
+        restore_store(tmp_path / name, folder, overwrite=True)
+        assert not store.finish_run("r", "finished", {"added": 1})
+        assert {run.id: run.state for run in store.runs()} == held  # so that resuming goes on with it
 
 
 def test_a_purge_erases_outcomes_of_sources_that_are_gone(store: FaissVetorStorage, folder: Path) -> None:

@@ -274,9 +274,10 @@ class AdaptedVetorStorage(FaissVetorStorage):
         self._send()
         return removed
 
-    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
-        super().finish_run(run, state, counts)
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> bool:
+        was_under_way = super().finish_run(run, state, counts)
         self._send()
+        return was_under_way
 
     def compact(self, *, purge: bool = False, progress: Progress | None = None) -> CompactReport:
         self._writing()

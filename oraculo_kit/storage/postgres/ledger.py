@@ -167,15 +167,17 @@ def begin_run(session: Session, name: str, options: Mapping[str, Any], owner: Ow
     session.rows("DELETE FROM oraculo_runs WHERE id = ANY($1::bigint[])", doomed)
 
 
-def end_run(session: Session, name: str, state: str, counts: Mapping[str, int]) -> None:
-    """Note how a run ended; within the write transaction that is open."""
-    session.rows(
-        "UPDATE oraculo_runs SET state = $2::text, finished_at = $3::text, counts = $4::json WHERE name = $1::text",
+def end_run(session: Session, name: str, state: str, counts: Mapping[str, int]) -> bool:
+    """Note how a run ended, and tell whether it was under way; within the write transaction that is open."""
+    ended = session.rows(
+        "UPDATE oraculo_runs SET state = $2::text, finished_at = $3::text, counts = $4::json "
+        "WHERE name = $1::text AND state = 'running' RETURNING id",
         written(name),
         state,
         _now(),
         metadata_json(counts),
     )
+    return bool(ended)
 
 
 def insert_outcomes(session: Session, outcomes: Iterable[tuple[str, SourceOutcome]]) -> None:

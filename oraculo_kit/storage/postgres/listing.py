@@ -1,17 +1,15 @@
 """The ledger page by page, a sample of a base in PostgreSQL, and one metadata key of every chunk: by SQL alone.
 
-Of 100,000 sources a page takes less than 0.1 s, all of them 2 to 6 s; a sample 0.2 s; 200,000 values 2 s, by whole documents 8 s.
+Of 100,000 sources a page takes less than 0.1 s, all of them 2 to 6 s; a sample 0.2 s; 200,000 values 1.5 s, by whole documents 8 s.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.storage.arguments import check_batch
 from oraculo_kit.storage.browsing import SAMPLE
-from oraculo_kit.storage.columns import check_key, plain_value
+from oraculo_kit.storage.columns import ValuePage, value_pages
 from oraculo_kit.storage.listing import (
     SampledSource,
     SourceOrder,
@@ -20,12 +18,20 @@ from oraculo_kit.storage.listing import (
     checked_list_request,
     containing,
 )
-from oraculo_kit.storage.postgres.encoding import read, read_optional, text_array, written
+from oraculo_kit.storage.postgres.encoding import read, read_json, read_optional, text_array, written
 from oraculo_kit.storage.postgres.ledger import source_rows
 
 if TYPE_CHECKING:
     from oraculo_kit.storage.postgres.versions import PostgresReader, PostgresVersion
 
+# The chunk's own value counts, null too. In what filters look at, large floats stand as integers.
+_VALUES = (
+    "SELECT max(number), json_agg(id ORDER BY number)::text, json_agg(value ORDER BY number)::text FROM ("
+    "SELECT c.number, c.id, coalesce(c.metadata -> $1::text, CASE WHEN c.inherits THEN s.metadata -> $1::text END, "
+    "CASE WHEN $2::boolean AND s.key <> '' THEN to_json(s.key) END) AS value "
+    "FROM oraculo_chunks c JOIN oraculo_sources s ON s.id = c.source "
+    "WHERE c.number > $3::bigint ORDER BY c.number LIMIT $4::bigint) page"
+)
 _COLUMNS = {"chunks": "chunk_count", "bytes": "bytes", "written_at": 'written_at COLLATE "C"'}
 
 
@@ -72,7 +78,7 @@ def sample_base(version: PostgresVersion) -> StoreSample:
     )
 
 
-def value_pages(
+def stored_values(
     reading: Callable[[], PostgresReader], key: str, batch: int
 ) -> Iterator[tuple[list[str], list[Any]]]:
     """Yield the ids of all chunks with their values of a key; see `VetorStorage.iter_values`.
@@ -84,34 +90,12 @@ def value_pages(
     key : str
     batch : int
     """
-    check_key(key)
-    check_batch(batch)
-    return _pages(reading, key, batch)
 
-
-def _pages(
-    reading: Callable[[], PostgresReader], key: str, batch: int
-) -> Iterator[tuple[list[str], list[Any]]]:
-    after = -1
-    while True:
+    def page(after: int) -> ValuePage:
         with reading().pin() as version:
-            # The chunk's own value counts, null too. In what filters look at, large floats stand as integers.
-            rows = version.session.rows(
-                "SELECT c.number, c.id, s.key, coalesce(c.metadata -> $1::text, CASE WHEN c.inherits THEN s.metadata -> "
-                "$1::text END)::text FROM oraculo_chunks c JOIN oraculo_sources s ON s.id = c.source "
-                "WHERE c.number > $2::bigint ORDER BY c.number LIMIT $3::bigint",
-                written(key),
-                after,
-                batch,
+            ((last, ids, values),) = version.session.rows(
+                _VALUES, written(key), key == "source", after, batch
             )
-        if not rows:
-            return
-        yield [read(name) for _, name, _, _ in rows], [_value(key, *row[2:]) for row in rows]
-        after = rows[-1][0]
+        return last, read_json(ids or ""), read_json(values or "")
 
-
-def _value(key: str, source: str, found: str | None) -> Any:
-    if found is None:
-        return read(source) or None if key == "source" else None
-    value = plain_value(json.loads(found))
-    return read(value) if isinstance(value, str) else value
+    return value_pages(page)

@@ -364,7 +364,7 @@ class PostgresVetorStorage(VetorStorage):
             return browsing.sampled_values(version, key, limit)
 
     def _value_pages(self, key: str, batch: int) -> Iterator[tuple[list[str], list[Any]]]:
-        return listing.value_pages(self._reading, key, batch)
+        return listing.stored_values(self._reading, key, batch)
 
     def source_chunks(self, source: str, first: int = 0, last: int = 999) -> list[StoredChunk]:
         with self._reading().pin() as version:
@@ -522,9 +522,9 @@ class PostgresVetorStorage(VetorStorage):
                 lambda session: ledger.insert_outcomes(session, ((run, outcome) for outcome in outcomes))
             )
 
-    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> None:
+    def finish_run(self, run: str, state: str, counts: Mapping[str, int]) -> bool:
         check_end(state)
-        self._writing().committing(lambda session: ledger.end_run(session, run, state, counts))
+        return self._writing().committing(lambda session: ledger.end_run(session, run, state, counts))
 
     def runs(self, limit: int = 20) -> list[RunRecord]:
         check_limit(limit)

@@ -36,7 +36,7 @@ from oraculo_kit.storage.postgres.encoding import (
 from oraculo_kit.storage.postgres.filters import PostgresFilter
 from oraculo_kit.storage.postgres.words import Corpus, DocumentCounts, text_matches, text_top
 from oraculo_kit.storage.records import merge_metadata, row_checksum, source_checksum
-from oraculo_kit.storage.snapshot import StoredChunk, warn_of_unknown
+from oraculo_kit.storage.snapshot import StoredChunk, warn_of_lists, warn_of_unknown
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -256,7 +256,10 @@ class PostgresVersion:
             unknown = [key for key in asked if key not in known]
             if unknown and self.count():
                 warn_of_unknown(unknown, known)
-        return matching(self.session, compiled)
+        found = matching(self.session, compiled)
+        if compiled.lists and not len(found) and self.count():
+            warn_of_lists(compiled)
+        return found
 
     def frequency(self, stem: str) -> int:
         """Return in how many chunks a term stands."""
