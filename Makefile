@@ -7,6 +7,8 @@ else
 BIN := $(VENV)/bin
 endif
 PY := $(BIN)/python
+# Containers often set it; then each of the many processes that the tests start would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-full lab check format catalogues notebooks lock clean help
 
@@ -18,15 +20,24 @@ help:
 	@echo "make notebooks  execute the notebooks and store what they show"
 	@echo "make check      ruff and mypy only"
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+define make_venv
 	@$(PYTHON) -c "import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else 'oraculo_kit needs Python 3.11 to 3.13, and %s is %d.%d. Try: make PYTHON=python3.12' % ((sys.executable,) + v))"
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
+endef
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(make_venv)
+	$(PIP_INSTALL) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
-	@touch $@
+# One call, because a second one would resolve and build again. pip would compile 14,000 files on one core: Python
+# compiles those that the tests import, when they do.
+$(VENV)/.installed-dev: pyproject.toml constraints.txt
+	$(make_venv)
+	$(PIP_INSTALL) --no-compile --editable ".[dev]"
+	@touch $(VENV)/.installed $@
 
 demo: $(VENV)/.installed
 	$(BIN)/oraculo demo

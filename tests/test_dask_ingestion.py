@@ -321,7 +321,7 @@ def test_a_worker_without_the_package_that_reads_a_url_says_so(project: Path, tm
 
 
 def test_a_run_outlives_a_worker_that_is_killed(client: Client, project: Path) -> None:
-    make_files(project / "docs", 500)
+    make_files(project / "docs", 500, words=10)
     pids = set(client.run(os.getpid).values())
     victims: list[int] = []
 
@@ -338,10 +338,23 @@ def test_a_run_outlives_a_worker_that_is_killed(client: Client, project: Path) -
     wait_until(lambda: len(set(client.run(os.getpid, on_error="ignore").values()) - set(victims)) == 2, 90)
 
 
+@dataclass(frozen=True)
+class _Slow(BytesSource):
+    """Takes its time, but none of the processor's."""
+
+    def content(self, max_bytes: int) -> bytes:
+        time.sleep(0.02)
+        return super().content(max_bytes)
+
+
+def slow_sources() -> list[BytesSource]:
+    """Return 200 sources. Two workers have no more than 64 of them under way, so others are left for one that joins late."""
+    return [_Slow(f"s{number}.txt", f"texto {number}".encode()) for number in range(200)]
+
+
 def test_a_worker_that_joins_late_gets_services_secrets_and_work(
     client: Client, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make_files(project / "docs", 800, words=200)  # seconds of work, so that some is left when it has joined
     monkeypatch.setenv("XAI_API_KEY", "xai-only-here")
     late = worker(client, tmp_path, "import os\nos.environ.pop('XAI_API_KEY', None)\n")
     joined: list[str] = []
@@ -351,8 +364,9 @@ def test_a_worker_that_joins_late_gets_services_secrets_and_work(
             joined.append(late.__enter__())
 
     try:
-        report = ingest("docs", send_secrets=True, on_event=join)
-        assert report.counts == {"added": 800}
+        with by_value():
+            report = ingest(slow_sources(), send_secrets=True, on_event=join)
+        assert report.counts == {"added": 200}
         (pid,) = client.run(os.getpid, workers=joined).values()
         assert pid in {outcome.pid for outcome in report}
         assert client.run(os.getenv, "XAI_API_KEY", workers=joined) == {joined[0]: "xai-only-here"}
@@ -491,7 +505,7 @@ def test_workers_that_differ_are_named_in_a_table_before_the_first_task(
 def test_a_worker_that_joins_late_and_differs_gets_nothing_to_do(
     client: Client, project: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_files(project / "docs", 800, words=200)  # seconds of work, so that some is left when it has joined
+    make_files(project / "docs", 1)
     joined: list[str] = []
     late = worker(client, tmp_path, OLD)
 
@@ -500,8 +514,9 @@ def test_a_worker_that_joins_late_and_differs_gets_nothing_to_do(
             joined.append(late.__enter__())
 
     try:
-        report = ingest("docs", on_event=join)
-        assert report.counts == {"added": 800}
+        with by_value():
+            report = ingest(slow_sources(), on_event=join)
+        assert report.counts == {"added": 200}
         assert "a Dask worker differs from this process, and gets nothing to do:\n" in caplog.text
         assert joined[0] in caplog.text
         # Plain joblib code: its tasks say why.
@@ -522,7 +537,7 @@ def test_a_worker_that_joins_late_and_differs_gets_nothing_to_do(
 def test_a_cancelled_run_beside_the_notebook_ends_within_a_second_and_is_resumed(
     client: Client, project: Path
 ) -> None:
-    make_files(project / "docs", 1500)
+    make_files(project / "docs", 1500, words=10)
     handle = ingest("docs", background=True)
     wait_until(lambda: handle.progress.done > 0, 30)
     started = time.monotonic()

@@ -144,7 +144,10 @@ def test_the_rate_is_one_for_all_processes_that_share_a_cache(server: OpenAIServ
     [fails(500), fails(503), fails(408), fails(429, "Rate limit reached.", Retry_After="0.1"), hangs_up],
     ids=["500", "503", "408", "429", "connection"],
 )
-def test_a_passing_failure_is_tried_again(trouble: Route, server: OpenAIServer) -> None:
+def test_a_passing_failure_is_tried_again(
+    trouble: Route, server: OpenAIServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failures, "_FIRST_WAIT", 0.05)
     server.route = in_turn(trouble, embeds())
     assert np.allclose(Embedder(MODEL, NO_CACHE).embed(["a"]), unit(["a"]), atol=1e-6)
     assert len(server.requests) == 2

@@ -1,8 +1,8 @@
-"""A real JupyterLab in a real browser. One server per test process, one browser and one page per module.
+"""A real JupyterLab in a real browser. One server, one browser and one page per test process.
 
-The browser ends with its module, because Playwright's event loop would be in the way of other modules' asynchronous
-tests in the same process. Its page is used by all tests of the module, because JupyterLab takes eight seconds of processor
-time to load; after a test that failed, the next one gets a new page.
+They end with this folder's tests, because Playwright's event loop would be in the way of asynchronous tests of other
+folders in the same process. The page is used by all tests, because JupyterLab takes eight seconds of processor time to
+load; after a test that failed, the next one gets a new page.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.flaky(reruns=2))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """Return a running JupyterLab; its kernels use a base with a few documents."""
     folder = tmp_path_factory.mktemp("lab")
@@ -47,7 +47,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     server.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[object]:
     """Return a running browser."""
     playwright = pytest.importorskip(
@@ -63,7 +63,7 @@ def chromium() -> Iterator[object]:
 
 
 class _Pages:
-    """Gives the page of a module, and a new one after `forget`."""
+    """Gives the page, and a new one after `forget`."""
 
     def __init__(self, browser: Any, lab: Lab) -> None:
         self._browser, self._lab = browser, lab
@@ -83,7 +83,7 @@ class _Pages:
             self._lab.end_kernels()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def pages(chromium: object, lab: Lab) -> Iterator[_Pages]:
     """Return what gives the page."""
     held = _Pages(chromium, lab)

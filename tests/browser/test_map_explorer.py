@@ -40,7 +40,7 @@ def lasso(page: LabPage, corners: list[tuple[float, float]]) -> None:
     mouse.move(*points[0])
     mouse.down()
     for point in points[1:]:
-        mouse.move(*point, steps=25)
+        mouse.move(*point, steps=5)
     page.page.wait_for_timeout(200)
     mouse.up()
 

@@ -13,10 +13,11 @@ from tests.browser.labpage import LabPage
 SHOWN = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer()\nexplorer"
 FOUND = "import oraculo_kit as oraculo\nexplorer = oraculo.SearchExplorer('nota fiscal')\nexplorer"
 
-# anywidget gives a widget's script two seconds to load; here it gives it one millisecond.
+# anywidget waits for two seconds; with this it gives up at once, however fast the browser is.
 LATE = """() => {
     window.patient = AbortSignal.timeout;
-    AbortSignal.timeout = (ms) => window.patient.call(AbortSignal, ms === 2000 ? 1 : ms);
+    const late = { addEventListener: (_event, giveUp) => giveUp() };
+    AbortSignal.timeout = (ms) => (ms === 2000 ? late : window.patient.call(AbortSignal, ms));
 }"""
 PATIENT = "() => { AbortSignal.timeout = window.patient; }"
 

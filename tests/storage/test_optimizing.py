@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -30,15 +31,46 @@ def clustered(count: int, seed: int) -> Vectors:
     return (matrix / np.linalg.norm(matrix, axis=1, keepdims=True)).astype(np.float32)
 
 
+@pytest.fixture(scope="module")
+def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a store large enough for an index, in two segments; to be copied only."""
+    folder = tmp_path_factory.mktemp("original") / "store"
+    with FaissVetorStorage(folder) as store:
+        for half in range(2):
+            made = documents(f"s{half}", ROWS // 2, first=half * ROWS // 2)
+            store.write(made, clustered(ROWS // 2, half))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexed(original: Path) -> Path:
+    """Return the same with an index for a recall of 0.9; to be copied only."""
+    folder = original.with_name("indexed")
+    shutil.copytree(original, folder)
+    with pytest.MonkeyPatch.context() as patch, FaissVetorStorage(folder) as store:
+        patch.setattr(optimizing, "INDEX_ROWS", 3_000)
+        assert store.optimize(0.9).built == 1
+    return folder
+
+
 @pytest.fixture
-def store(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> FaissVetorStorage:
-    """Return a store large enough for an index, in two segments."""
+def store(
+    original: Path, folder: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> FaissVetorStorage:
+    """Return a store large enough for an index."""
     monkeypatch.setattr(optimizing, "INDEX_ROWS", 3_000)
-    store = open_store()
-    for half in range(2):
-        made = documents(f"s{half}", ROWS // 2, first=half * ROWS // 2)
-        store.write(made, clustered(ROWS // 2, half))
-    return store
+    shutil.copytree(original, folder)
+    return open_store()
+
+
+@pytest.fixture
+def optimised(
+    indexed: Path, folder: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> FaissVetorStorage:
+    """Return a store with an index."""
+    monkeypatch.setattr(optimizing, "INDEX_ROWS", 3_000)
+    shutil.copytree(indexed, folder)
+    return open_store()
 
 
 def files(store: FaissVetorStorage) -> set[str]:
@@ -89,58 +121,53 @@ def test_the_index_is_used(store: FaissVetorStorage, monkeypatch: pytest.MonkeyP
     assert asked == [7]
 
 
-def test_scores_are_exact_cosines(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
+def test_scores_are_exact_cosines(optimised: FaissVetorStorage) -> None:
     query = clustered(1, 9)[0]
-    hits = store.search(query, 10)
-    ids, matrix = store.vectors([hit.id for hit in hits])
+    hits = optimised.search(query, 10)
+    ids, matrix = optimised.vectors([hit.id for hit in hits])
     assert [hit.id for hit in hits] == ids
     assert [hit.score for hit in hits] == pytest.approx((matrix @ query).tolist(), abs=1e-6)
 
 
-def test_a_fresh_write_is_found_at_once_and_a_deleted_chunk_no_more(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
+def test_a_fresh_write_is_found_at_once_and_a_deleted_chunk_no_more(optimised: FaissVetorStorage) -> None:
     query = clustered(1, 9)[0]
-    store.write(documents("fresh", 1), query[None, :], ids=["fresh"])
-    assert store.search(query, 3)[0].id == "fresh"
-    store.remove(["fresh"])
-    first = store.search(query, 3)[0].id
-    store.remove([first])
-    assert first not in {hit.id for hit in store.search(query, 100)}
+    optimised.write(documents("fresh", 1), query[None, :], ids=["fresh"])
+    assert optimised.search(query, 3)[0].id == "fresh"
+    optimised.remove(["fresh"])
+    first = optimised.search(query, 3)[0].id
+    optimised.remove([first])
+    assert first not in {hit.id for hit in optimised.search(query, 100)}
 
 
 @pytest.mark.parametrize("k", [10, 200])
-def test_a_filter_never_costs_results(store: FaissVetorStorage, k: int) -> None:
-    store.optimize(0.9)
+def test_a_filter_never_costs_results(optimised: FaissVetorStorage, k: int) -> None:
     queries = clustered(20, 9)
     for wanted in ({"place": {"$lt": 4_000}}, {"place": {"$lt": 150}}, {"source": "s1"}):
-        passing = sum(1 for hit in store.search(queries[0], 10_000, filter=wanted, exact=True))
-        for hits in store.search(queries, k, filter=wanted):
+        passing = sum(1 for hit in optimised.search(queries[0], 10_000, filter=wanted, exact=True))
+        for hits in optimised.search(queries, k, filter=wanted):
             assert len(hits) == min(k, passing)
-        assert recall(store, queries, 10, filter=wanted) > 0.85
+        assert recall(optimised, queries, 10, filter=wanted) > 0.85
 
 
-def test_a_store_of_which_most_is_deleted_gives_what_is_left(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
-    doomed = [str(d.id) for page in store.iter_documents() for d in page][: ROWS - 30]
-    store.remove(doomed)
-    for hits in store.search(clustered(5, 9), 50):
+def test_a_store_of_which_most_is_deleted_gives_what_is_left(optimised: FaissVetorStorage) -> None:
+    doomed = [str(d.id) for page in optimised.iter_documents() for d in page][: ROWS - 30]
+    optimised.remove(doomed)
+    for hits in optimised.search(clustered(5, 9), 50):
         assert len(hits) == 30
 
 
-def test_a_second_call_has_nothing_to_build_until_the_store_changed(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
-    before = files(store)
-    assert store.optimize(0.9).built == 0
-    assert files(store) == before
+def test_a_second_call_has_nothing_to_build_until_the_store_changed(optimised: FaissVetorStorage) -> None:
+    before = files(optimised)
+    assert optimised.optimize(0.9).built == 0
+    assert files(optimised) == before
 
-    store.write(documents("more", 3_200), clustered(3_200, 5))
-    assert "newer than the approximate index" in str(store.health())
-    report = store.optimize(0.9)
+    optimised.write(documents("more", 3_200), clustered(3_200, 5))
+    assert "newer than the approximate index" in str(optimised.health())
+    report = optimised.optimize(0.9)
     assert (report.built, report.indexed, report.exact) == (1, ROWS + 3_200, 0)
-    assert len(files(store)) == 1
-    assert not files(store) & before
-    assert store.health().ok
+    assert len(files(optimised)) == 1
+    assert not files(optimised) & before
+    assert optimised.health().ok
 
 
 def test_another_recall_tunes_again(store: FaissVetorStorage) -> None:
@@ -170,11 +197,11 @@ def test_a_recall_that_is_none_is_refused(store: FaissVetorStorage, wrong: Any) 
 
 @pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
 def test_a_damaged_index_counts_as_none_until_it_is_built_again(
-    store: FaissVetorStorage, open_store: OpenStore, damage: str
+    optimised: FaissVetorStorage, open_store: OpenStore, damage: str
 ) -> None:
-    store.optimize(0.9)
-    (name,) = files(store)
-    path = Path(store.location) / "indexes" / name
+    optimised.search(clustered(1, 9), 10)  # has the index open
+    (name,) = files(optimised)
+    path = Path(optimised.location) / "indexes" / name
     if damage == "flip":
         flip_bit(path, path.stat().st_size // 2)
     elif damage == "truncate":
@@ -184,18 +211,17 @@ def test_a_damaged_index_counts_as_none_until_it_is_built_again(
 
     other = open_store(read_only=True)
     assert recall(other, clustered(20, 9), 10) == 1.0
-    assert store.optimize(0.9).built == 1
-    assert len(files(store)) == 1
+    assert optimised.optimize(0.9).built == 1
+    assert len(files(optimised)) == 1
 
 
-def test_compaction_drops_the_index_of_a_segment_that_it_replaces(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
-    store.remove([str(d.id) for d in next(store.iter_documents())])
-    store.compact()
-    assert files(store) == set()
-    with catalog_of(Path(store.location)) as db:
+def test_compaction_drops_the_index_of_a_segment_that_it_replaces(optimised: FaissVetorStorage) -> None:
+    optimised.remove([str(d.id) for d in next(optimised.iter_documents())])
+    optimised.compact()
+    assert files(optimised) == set()
+    with catalog_of(Path(optimised.location)) as db:
         assert db.execute("SELECT count(*) FROM indexes").fetchall() == [(0,)]
-    assert recall(store, clustered(5, 9), 10) == 1.0
+    assert recall(optimised, clustered(5, 9), 10) == 1.0
 
 
 def test_a_segment_that_is_compacted_while_it_is_indexed_leaves_nothing_behind(
@@ -293,9 +319,8 @@ def test_half_precision_stores_are_indexed_too(tmp_path: Path, monkeypatch: pyte
         assert store.verify().problems == ()
 
 
-def test_facts_in_the_catalog_are_plain_json(store: FaissVetorStorage) -> None:
-    store.optimize(0.9)
-    with catalog_of(Path(store.location)) as db:
+def test_facts_in_the_catalog_are_plain_json(optimised: FaissVetorStorage) -> None:
+    with catalog_of(Path(optimised.location)) as db:
         ((facts,),) = db.execute("SELECT facts FROM indexes").fetchall()
     assert json.loads(facts)["rows"] == ROWS
 
