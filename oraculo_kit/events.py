@@ -83,6 +83,11 @@ class IngestEvent:
 
 Listener = Callable[[IngestEvent], object]
 _SPEED_SECONDS = 30.0  # over which the speed is taken
+# Before so much work was seen its speed says little: models load, and one large file among small ones is worth a thousand.
+_LEAST_SECONDS, _LEAST_SHARE = 3.0, 0.02
+_LONG_ENOUGH = (
+    120.0  # seconds after which a large base, of which two percent take an hour, is estimated all the same
+)
 
 
 class IngestProgress:
@@ -115,9 +120,10 @@ class IngestProgress:
     --------
     >>> progress = IngestProgress()
     >>> progress(IngestEvent("started", "run", at=100.0, sources=4, bytes=400))
-    >>> progress(IngestEvent("outcome", "run", at=102.0, outcome=SourceOutcome("a.txt", "added", chunks=3, bytes=100)))
-    >>> progress.done, progress.chunks, progress.eta(now=102.0)
-    (1, 3, 6.0)
+    >>> outcome = SourceOutcome("a.txt", "added", chunks=3, bytes=100, seconds={"embed": 4.0})
+    >>> progress(IngestEvent("outcome", "run", at=106.0, outcome=outcome))
+    >>> progress.done, progress.chunks, progress.eta(now=106.0)
+    (1, 3, 12.0)
     """
 
     def __init__(self) -> None:
@@ -128,6 +134,8 @@ class IngestProgress:
         self.failed: list[SourceOutcome] = []
         self.warnings: list[str] = []
         self.doing: Doing | None = None
+        self._began = 0.0, 0.0  # when, and the share that was done then
+        self._has_worked = False
         self._marks: deque[tuple[float, float]] = deque()
         self.started: float | None = None
         self.finished: float | None = None
@@ -135,6 +143,7 @@ class IngestProgress:
 
     def __call__(self, event: IngestEvent) -> None:
         """Take note of an event."""
+        self._begin(event)
         if event.kind == "started":
             self.started, self.sources, self.bytes = event.at, event.sources, event.bytes
         elif event.kind == "listed":
@@ -160,6 +169,21 @@ class IngestProgress:
                 self.failed.append(outcome)
         self._mark(event.at)
 
+    def _begin(self, event: IngestEvent) -> None:
+        """Take note of when work began: with the first that is done, not while pools and models start.
+
+        To see that a source is unchanged is quick, and says nothing of how long others take: they begin anew.
+        """
+        outcome = event.outcome
+        if self._has_worked or (event.kind != "doing" and outcome is None):
+            return
+        self._has_worked = outcome is None or outcome.status != "unchanged"
+        if self._has_worked or not self._marks:
+            # Of work in other processes only the end is heard.
+            spent = sum(outcome.seconds.values()) if outcome is not None else 0.0
+            self._began = max(event.at - spent, self.started or 0.0), self.share
+            self._marks = deque([self._began])  # another one, because other threads may read it
+
     def _settle(self, outcome: SourceOutcome) -> None:
         """Take a source out of those that are worked on, so that no byte counts twice."""
         doing = self.doing
@@ -170,7 +194,9 @@ class IngestProgress:
 
     def _mark(self, at: float) -> None:
         marks = self._marks
-        if not marks or at - marks[-1][0] >= 1.0:
+        if not marks:
+            return
+        if at - marks[-1][0] >= 1.0:
             marks.append((at, self.share))
         while len(marks) > 1 and at - marks[1][0] >= _SPEED_SECONDS:
             marks.popleft()
@@ -197,11 +223,17 @@ class IngestProgress:
     def eta(self, now: float | None = None) -> float | None:
         """Return the seconds that are left at the speed of the last half minute; None while that cannot be told.
 
-        What was stored before goes by in no time, and would make the rest look quick.
+        What was stored before goes by in no time, and would make the rest look quick; what starts before the work would
+        make it look slow. Neither counts.
         """
-        share = self.share
-        if share == 0.0 or not self._marks or self.finished is not None:
-            return None if share == 0.0 else 0.0
-        at, before = self._marks[0]
-        elapsed = (time.time() if now is None else now) - at
-        return max(elapsed, 0.0) * (1 - share) / (share - before) if share > before else None
+        share, marks = self.share, self._marks
+        if self.finished is not None:
+            return 0.0 if share else None
+        if not marks:
+            return None
+        now = time.time() if now is None else now
+        worked, done = now - self._began[0], share - self._began[1]
+        if worked < _LEAST_SECONDS or (done < _LEAST_SHARE and worked < _LONG_ENOUGH):
+            return None
+        at, before = marks[0]
+        return max(now - at, 0.0) * (1 - share) / (share - before) if share > before else None

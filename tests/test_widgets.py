@@ -70,7 +70,7 @@ def clock() -> Iterator[Clock]:
 
 
 def message(explorer: Explorer) -> str:
-    return "\n".join(as_text(child) for child in explorer._message.children)
+    return "\n".join(as_text(child) for child in explorer._message.children).rstrip()
 
 
 class Tags(html.parser.HTMLParser):

@@ -27,7 +27,8 @@ from oraculo_kit.widgets.nodes import as_html, as_text
 from oraculo_kit.widgets.runnodes import outcome_list, progress
 from oraculo_kit.widgets.runviews import RunView
 from oraculo_kit.widgets.uploading import Incoming, safe_name
-from tests.test_ingestion_runs import Slow, wait_until, write_files
+from tests.test_ingestion_runs import wait_until, write_files
+from tests.tools.embedders import Slow
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[31m\u202e\n$x$.txt"
 
@@ -80,6 +81,21 @@ def test_a_dry_run_says_what_would_happen_and_stores_nothing(monitor: IngestMoni
     assert "dry_run=True" in monitor.code()
 
 
+def test_a_dry_run_offers_no_retry(monitor: IngestMonitor, docs: Path) -> None:
+    (docs / "quebrado.pdf").symlink_to("nowhere.pdf")
+    click(monitor, "try")
+    assert monitor.wait()
+    assert "docs/quebrado.pdf" in shown(monitor)
+    assert "Retry failed" not in str([pane.children for pane in monitor._below.children])
+    click(monitor, "retry")
+    assert monitor.wait()
+    assert "was a dry run" in str(monitor.error)
+    assert len(vetor_storage()) == 0
+    click(monitor, "start")
+    assert monitor.wait()
+    assert "Retry failed" in str([pane.children for pane in monitor._below.children])
+
+
 def test_start_ingests_and_counts_stages_sources_and_bytes(monitor: IngestMonitor) -> None:
     click(monitor, "start")
     assert monitor.wait()
@@ -118,6 +134,8 @@ def test_a_click_returns_at_once_and_progress_is_live(monitor: IngestMonitor) ->
     assert monitor.view.doing is not None
     assert monitor.view.doing.stage == "embed"
     assert "Embedding: docs/0000.txt (+4)" in shown(monitor)
+    assert "Starting..." not in shown(monitor)
+    assert "The run goes on in the background" in shown(monitor)
     assert monitor.is_active
     click(monitor, "start")
     assert "a run goes on" in str(monitor.error)
@@ -166,7 +184,7 @@ def test_a_run_whose_kernel_died_is_offered_and_goes_on(docs: Path) -> None:
     write_files(docs, 150)
     script = """
         import os, time, oraculo_kit as oraculo
-        from tests.test_ingestion_runs import Slow
+        from tests.tools.embedders import Slow
         oraculo.use(embedder=Slow(0.01))
         handle = oraculo.ingest("docs", background=True, n_jobs=1)
         while handle.progress.done < 64:
@@ -454,6 +472,36 @@ def test_the_time_left_follows_the_speed_of_the_last_half_minute() -> None:
     left = seen.eta(now=40.0)
     assert left is not None
     assert 150 < left < 180  # 40 are left, and one takes 4 seconds
+
+
+def test_no_time_left_is_told_before_there_is_a_speed() -> None:
+    seen = IngestProgress()
+    seen(IngestEvent("started", "run", at=0.0, sources=101, bytes=70_000_000))
+    assert seen.eta(now=60.0) is None  # pools and models start
+    work = {"embed": 0.1}
+    for place in range(100):
+        outcome = SourceOutcome(str(place), "added", bytes=1000, seconds=work)
+        seen(IngestEvent("outcome", "run", at=60.1 + place / 50, outcome=outcome))
+    assert seen.eta(now=62.1) is None
+    assert seen.eta(now=70.0) is None  # of all bytes hardly any are done: one large file is left
+    large = Doing("embed", "large.csv", bytes=69_900_000, share=0.5)
+    seen(IngestEvent("doing", "run", at=80.0, doing=large))
+    left = seen.eta(now=80.0)
+    assert left is not None
+    assert 18 < left < 22  # the minute before the work is no part of its speed
+
+
+def test_the_time_left_is_told_where_all_is_unchanged_and_begins_anew_with_work() -> None:
+    seen = IngestProgress()
+    seen(IngestEvent("started", "run", at=0.0, sources=100, bytes=100))
+    for place in range(50):
+        outcome = SourceOutcome(str(place), "unchanged", bytes=1)
+        seen(IngestEvent("outcome", "run", at=place / 10, outcome=outcome))
+    assert seen.eta(now=5.0) == pytest.approx(5.0, rel=0.05)
+    seen(IngestEvent("doing", "run", at=5.0, doing=Doing("load", "new.txt", bytes=10)))
+    assert seen.eta(now=6.0) is None
+    seen(IngestEvent("doing", "run", at=15.0, doing=Doing("embed", "new.txt", bytes=10, share=1.0)))
+    assert seen.eta(now=15.0) == pytest.approx(40.0)
 
 
 def test_a_start_is_given_up_before_its_run_began(monitor: IngestMonitor) -> None:

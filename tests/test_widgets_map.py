@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from langchain_core.documents import Document
 import oraculo_kit as oraculo
 from oraculo_kit.errors import QueryError
 from oraculo_kit.storage.faiss import FaissVetorStorage
-from oraculo_kit.widgets.colouring import colouring
+from oraculo_kit.widgets.colouring import colouring, suggested_key
 from oraculo_kit.widgets.map import MapExplorer
 from oraculo_kit.widgets.nodes import as_html
 from oraculo_kit.widgets.picture import draw_map, fitted
@@ -132,7 +132,27 @@ def test_an_empty_base_says_so(project: Path) -> None:
     with FaissVetorStorage(project / "empty", durability="process") as empty:
         explorer = drawn(empty, "nota")
         assert "The base is empty" in as_html(explorer._picture.children[0])
+        assert "The base is empty" in explorer.snapshot()
+        assert "variance" not in str(explorer._message.children)
         explorer.close()
+
+
+def test_a_map_is_coloured_by_what_most_chunks_have(project: Path) -> None:
+    def suggested(**given: Callable[[int], object]) -> str:
+        with FaissVetorStorage(project / "-".join(given), durability="process") as store:
+            for place in range(20):
+                metadata = {name: value(place) for name, value in given.items()}
+                known = {name: value for name, value in metadata.items() if value is not None}
+                key = f"{place}.md"
+                store.replace(key, [Document(f"texto {place}", metadata={"source": key, **known})])
+            return suggested_key(store)
+
+    def rare(place: int) -> int | None:
+        return place if place < 3 else None
+
+    assert suggested(few=rare, lang=lambda place: "pt" if place % 2 else "en") == "lang"
+    assert suggested(few=rare) == ""
+    assert suggested(start=lambda place: place % 3, bytes=lambda place: place % 4, page=rare) == ""
 
 
 def test_colours_tell_values_apart_as_their_types_do() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from oraculo_kit.widgets.nodes import as_html, as_text
 from oraculo_kit.widgets.reading import read_passage, reader
 from oraculo_kit.widgets.search import SearchExplorer
 from oraculo_kit.widgets.searching import Condition, Question, Way, typed_value
+from oraculo_kit.widgets.tabs import EXPLORERS
 from tests.openai_server import KEY, OpenAIServer, embeds, server
 
 __all__ = ["server"]
@@ -241,6 +245,38 @@ def test_explore_answers_as_the_explorer_in_front(project: Path) -> None:
     assert list(explorers.selection.columns) == list(explorers.current.selection.columns)
     assert "Ask something" in explorers.snapshot()
     explorers.close()
+
+
+def test_an_empty_base_says_so(project: Path) -> None:
+    with FaissVetorStorage(project / "empty", durability="process") as empty:
+        explorer = SearchExplorer("nota", store=empty)
+        assert explorer.wait()
+        assert "The base is empty. Fill it: oraculo.ingest" in lists(explorer)
+        empty.write([Document("A nota fiscal")])
+        explorer.search("zzzz -nota")
+        assert explorer.wait()
+        assert "The base is empty" not in lists(explorer)
+        explorer.close()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "show",
+    [
+        oraculo.explore,
+        *(partial(kind, store="base") for kind in EXPLORERS),
+    ],
+)
+def test_what_is_no_store_is_refused_and_leaves_nothing_behind(
+    show: Callable[..., object], project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    given = () if isinstance(show, partial) else ("base",)
+    with pytest.raises(QueryError, match=r"got str as store, expected a VetorStorage, such as open_storage"):
+        show(*given)
+    gc.collect()
+    assert unraisable == []
 
 
 def test_the_explorer_speaks_portuguese(store: FaissVetorStorage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,6 +160,58 @@ def test_another_tick_takes_the_question_back(browser: StoreBrowser, store: Fais
     assert len(store.sources()) == 25
 
 
+def test_another_view_takes_the_question_back(browser: StoreBrowser, store: FaissVetorStorage) -> None:
+    told(browser, "tick", 0, True)
+    assert "Delete from the base?" in told(browser, "delete")
+    assert "Delete from the base?" not in told(browser, "view", "statistics")
+    told(browser, "confirm")
+    assert len(store.sources()) == 25
+
+
+def test_an_empty_base_says_what_to_do(project: Path) -> None:
+    with FaissVetorStorage(project / "empty", durability="process") as empty:
+        browser = StoreBrowser(store=empty)
+        assert browser.wait()
+        assert "The base is empty. Fill it: oraculo.ingest" in shown(browser)
+        assert "No source is like that." not in shown(browser)
+        browser.close()
+
+
+def test_the_store_is_read_anew_when_its_tab_comes_to_the_front(project: Path) -> None:
+    explorers = oraculo.explore()
+    browser = next(each for each in explorers.explorers if isinstance(each, StoreBrowser))
+    assert explorers.wait()
+    assert "sources: 0" in shown(browser)
+    path = project / "nota.txt"
+    path.write_text("A nota é emitida hoje.", encoding="utf-8")
+    oraculo.ingest(path, progress=False)
+    in_front = explorers.explorers.index(browser)
+    explorers._tabs.selected_index = in_front
+    assert explorers.wait()
+    assert "sources: 1" in shown(browser)
+    assert "nota.txt" in shown(browser)
+    told(browser, "tick", 0, True)
+    assert str(project) not in told(browser, "delete")  # it names sources as the table does
+    told(browser, "keep")
+    told(browser, "open", 0)
+    path.write_text("A nota é emitida amanhã.", encoding="utf-8")
+    oraculo.ingest(path, progress=False)
+    explorers._tabs.selected_index = 0
+    explorers._tabs.selected_index = in_front
+    assert explorers.wait()
+    assert "amanhã" in shown(browser)
+    explorers.close()
+
+
+def test_nothing_is_read_again_while_nothing_changed(
+    browser: StoreBrowser, store: FaissVetorStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(browser, "update", lambda: pytest.fail("it was read again"))
+    browser.shown()
+    assert browser.wait()
+    assert browser.error is None
+
+
 def test_a_changed_file_is_seen_and_ingested_again(project: Path) -> None:
     path = project / "nota.txt"
     path.write_text("A nota é emitida hoje.", encoding="utf-8")

@@ -222,7 +222,7 @@ class AskExplorer(Explorer):
             self._number += 1
             self._stop = threading.Event()
             self._set_writing(True)
-            self.say(self.translated("Looking for sources..."))
+            self.say(self.translated(N_("Looking for sources...")))
             self._show()
             # A lane of its own: a model that does not speak must not keep the next question waiting.
             self.background(
@@ -238,7 +238,7 @@ class AskExplorer(Explorer):
             if self._writing:
                 self._stop.set()
                 self._set_writing(False)
-                self.say(self.translated("Stopped."))
+                self.say(self.translated(N_("Stopped.")))
                 self._show()
 
     def _give_up(self) -> None:
@@ -262,7 +262,7 @@ class AskExplorer(Explorer):
     def _show_pieces(self, number: int, passages: tuple[Passage, ...], text: str) -> None:
         if number == self._number and self._writing:
             if not text:  # the sources are known, and no word is there yet
-                self.say(self.translated("Writing..."))
+                self.say(self.translated(N_("Writing...")))
             self._passages, self._text = passages, text
             self._show()
 

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 import ipywidgets
 
 from oraculo_kit.display import CLASSES, visible
-from oraculo_kit.errors import OraculoError
-from oraculo_kit.messages import current_translator
+from oraculo_kit.errors import OraculoError, QueryError
+from oraculo_kit.messages import N_, current_translator
 from oraculo_kit.services import ensure_services
+from oraculo_kit.storage.base import VetorStorage
 from oraculo_kit.widgets.background import Job, Lane, Superseded
 from oraculo_kit.widgets.nodes import Node, as_html, as_text, node, page
 from oraculo_kit.widgets.pane import Pane
@@ -26,9 +27,8 @@ from oraculo_kit.widgets.styles import style_for
 if TYPE_CHECKING:
     import pandas as pd
 
-    from oraculo_kit.storage.base import VetorStorage
-
 Result = TypeVar("Result")
+_KNOWN = N_("Search")  # a text that every other language has its own for
 
 
 class ExplorerMeta(type(ipywidgets.VBox), abc.ABCMeta):  # type: ignore[misc]
@@ -58,6 +58,11 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
     """What the tab is called; marked with ``N_``."""
 
     def __init__(self, store: VetorStorage | None = None) -> None:
+        if store is not None and not isinstance(store, VetorStorage):
+            raise QueryError(
+                f"got {type(store).__name__} as store, expected a VetorStorage, such as open_storage(...) returns, or "
+                "none for the base of the services"
+            )
         self.lock = threading.RLock()
         self.error: BaseException | None = None
         self.translated = current_translator()
@@ -65,6 +70,9 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
         self._lanes: dict[str, Lane] = {}
         self._summary = StaticSummary(self._static_html, self._static_text)
         self._followers: list[Callable[[], object]] = []
+        gone = N_("The kernel of this view has ended or was restarted. Run the cell again.")
+        # Sent beforehand, because the kernel cannot say it then: the style shows it where JupyterLab finds a widget cut off.
+        self._kernel_gone = node("p", self.translated(gone), class_="oraculo-gone", live=True)
         self._message = Pane(classes="oraculo-message")
         self._message.static_class = self._summary.name
         self._code = Pane(classes="oraculo-code")
@@ -98,7 +106,7 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
         """
         with self.lock:
             title, tree = self.translated(self.title), self._described()
-            language = "en" if self.translated("Search") == "Search" else "pt-BR"
+            language = "en" if self.translated(_KNOWN) == _KNOWN else "pt-BR"
         style = style_for(f'<main class="oraculo-pane">{as_html(tree)}</main>')
         html = page(title, tree, style, language)
         if path is not None:
@@ -199,7 +207,7 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
         """Show a line of status instead of what stood there; an error that was shown is gone then."""
         with self.lock:
             self.error = None
-            self._message.show(node("div", text, role="status", class_="oraculo-status"))
+            self._message.show(node("div", text, role="status", class_="oraculo-status"), self._kernel_gone)
 
     def show_error(self, exc: BaseException) -> None:
         """Show what went wrong and what to do."""
@@ -212,7 +220,9 @@ class Explorer(ipywidgets.VBox, metaclass=ExplorerMeta):
                 advice = _("`raise explorer.error` shows where it happened")
                 text = f"{type(exc).__name__}: {exc}. {advice}"
             label = node("strong", _("That did not work."), " ")
-            self._message.show(node("div", label, text, role="alert", class_="oraculo-error"))
+            self._message.show(
+                node("div", label, text, role="alert", class_="oraculo-error"), self._kernel_gone
+            )
 
     def refresh(self) -> None:
         """Bring code and static summary up to date with what is on the screen; call it after every change."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from oraculo_kit.messages import N_
+from oraculo_kit.storage.browsing import SAMPLE
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -33,6 +34,8 @@ PALETTE = (
 )
 _RAMP = ("#3f6fc4", "#2f93c0", "#2fae9f", "#63bd75", "#a7c653", "#dcbb3f", "#ee9a3b", "#e66a3c")
 _REST = "#8b9099"
+# Keys of loaders that say where in its file a chunk stands, not what it is about.
+_PLACES = {"page", "row", "start", "end", "bytes", "modified"}
 _OTHER, _NONE = N_("other values"), N_("no value")
 
 
@@ -150,8 +153,13 @@ def _with_rest(
 
 
 def suggested_key(store: VetorStorage) -> str:
-    """Return a key that tells parts of the base apart: two to ten values; the source of a few sources, else nothing."""
-    for key in [*(each.name for each in store.metadata_keys()), "source"]:
-        if 2 <= len(store.metadata_values(key, len(PALETTE) + 1)) <= len(PALETTE):
+    """Return a key that tells most of the base apart, else nothing.
+
+    The first, by name, that has two to ten values and that at least half of the chunks have; else the source of a few sources.
+    """
+    half = min(len(store), SAMPLE) / 2  # values of a large base are counted in a sample
+    for key in [*(each.name for each in store.metadata_keys() if each.name not in _PLACES), "source"]:
+        values = store.metadata_values(key, len(PALETTE) + 1)
+        if 2 <= len(values) <= len(PALETTE) and sum(count for _, count in values) >= half:
             return key
     return ""

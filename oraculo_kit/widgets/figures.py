@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from oraculo_kit.display import size_text
 from oraculo_kit.storage.base import StoreStats, VetorStorage
 from oraculo_kit.storage.listing import StoreSample
+from oraculo_kit.widgets.emptiness import empty_base
 from oraculo_kit.widgets.nodes import Node, bars, node
 from oraculo_kit.widgets.storing import extension
 
@@ -102,7 +103,7 @@ def figures(found: Figures, _: Translator) -> Node:
     """Return all charts; where a sample was counted, it says so."""
     stats, sample = found.stats, found.sample
     if not sample.sources:
-        return node("p", _("The base is empty."), class_="oraculo-empty")
+        return empty_base(_)
     no_name = _("none")
     sources = sample.sources
     days = Counter(source.written_at[:10] for source in sources)

@@ -10,6 +10,7 @@ from oraculo_kit.evaluating.comparison import Comparison
 from oraculo_kit.messages import N_
 from oraculo_kit.storage.explaining import Explanation
 from oraculo_kit.storage.results import Hit, SearchResults
+from oraculo_kit.widgets.emptiness import empty_base
 from oraculo_kit.widgets.nodes import Node, marked, node
 from oraculo_kit.widgets.searching import PAGE, Translator
 
@@ -50,7 +51,7 @@ def hit_list(
         Of the configuration, sent with each event.
     """
     if not results.hits:
-        return node("p", _("Nothing found."), class_="oraculo-empty")
+        return node("p", _("Nothing found."), class_="oraculo-empty") if results.chunks else empty_base(_)
     best = max((abs(hit.score) for hit in results.hits), default=0.0) or 1.0
     first = page * PAGE
     items = [

@@ -198,13 +198,17 @@ class IngestMonitor(Explorer):
         Raises
         ------
         SourceError
-            When nothing failed, a run goes on, or the services use another base.
+            When nothing failed or it was a dry run, a run goes on, or the services use another base.
         """
         with self.lock:
             self._check_idle()
             view = self.view
             if view is None or not view.settled.get("failed"):
                 raise SourceError("no source failed in the run on the screen, so there is nothing to retry")
+            if view.dry:
+                raise SourceError(
+                    "the run on the screen was a dry run, so nothing was ingested; start instead"
+                )
             report = None
             if self.handle is not None and self.handle.run == view.run:
                 report = self._report_of(self.handle)
@@ -343,6 +347,10 @@ class IngestMonitor(Explorer):
         self.handle, self._call = handle, call
         self._busy, self._said = False, 0
         self._status, self._page = None, 0
+        if not self._stopping:
+            self.say(
+                self.translated(N_("The run goes on in the background; other cells can be run meanwhile."))
+            )
         self._update()
         self.background(partial(self._watch, handle), self._ended, lane="run")
 

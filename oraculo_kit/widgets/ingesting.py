@@ -183,7 +183,8 @@ class Look:
         said = counted.format(count=f"{self.files:,}", size=size_text(self.bytes))
         if not self.faults:
             return said
-        return f"{said}; {_('{count} cannot be read').format(count=f'{self.faults:,}')}"
+        faults = _("{count} cannot be read").format(count=f"{self.faults:,}")
+        return f"{said}; {faults}"
 
 
 def look_at(choice: Choice, checkpoint: Callable[[], object] = lambda: None) -> Look:

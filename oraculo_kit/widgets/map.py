@@ -13,6 +13,7 @@ from oraculo_kit.errors import QueryError
 from oraculo_kit.messages import N_
 from oraculo_kit.storage.results import root_of
 from oraculo_kit.widgets.base import Explorer
+from oraculo_kit.widgets.emptiness import empty_base
 from oraculo_kit.widgets.hitlists import shown_source
 from oraculo_kit.widgets.mapping import (
     PAGE,
@@ -188,7 +189,7 @@ class MapExplorer(Explorer):
                 self._query.value,
                 self._k.value,
             )
-            self.say(self.translated("Drawing the map..."))
+            self.say(self.translated(N_("Drawing the map...")))
 
             def work(job: Job) -> tuple[MapPoints, Neighbourhood | None, list[str], Any]:
                 module: list[Any] = []
@@ -247,7 +248,7 @@ class MapExplorer(Explorer):
             self._tell()
             self._show()
 
-        self.say(self.translated("Reading values..."))
+        self.say(self.translated(N_("Reading values...")))
         self.background(lambda job: points.coloured(store, key, job.checkpoint), done, lane="colour")
 
     def _ask(self) -> None:
@@ -264,7 +265,7 @@ class MapExplorer(Explorer):
         if not query.strip() or not points.ids:
             done(None)
             return
-        self.say(self.translated("Searching..."))
+        self.say(self.translated(N_("Searching...")))
         self.background(lambda _job: Neighbourhood.of(store, points, query, k), done, lane="query")
 
     def _mark(self) -> None:
@@ -377,13 +378,12 @@ class MapExplorer(Explorer):
 
     def _status(self) -> str:
         _ = self.translated
-        if self.points is None:
+        if self.points is None or not self.points.ids:
             return ""
         if self._hovered is not None:
             chunk = self._hovered
-            return (
-                f"{chunk.source} · {_('chunk {number}').format(number=chunk.ordinal + 1)}: {chunk.text[:120]}"
-            )
+            number = _("chunk {number}").format(number=chunk.ordinal + 1)
+            return f"{chunk.source} · {number}: {chunk.text[:120]}"
         said = [_("Chunks: {count}").format(count=f"{len(self.points.ids):,}")]
         if self.points.projection is not None:
             share = sum(self.points.projection.explained)
@@ -401,11 +401,11 @@ class MapExplorer(Explorer):
             self.refresh()
             return
         if not self.points.ids:
-            self._picture.show(node("p", _("The base is empty."), class_="oraculo-empty"))
+            self._picture.show(empty_base(_))
         elif self._scatter is None:
             self._picture.show(self._picture_node(), self._advice())
         self._legend.show(legend(self.points, _, self._class) if self.points.ids else None)
-        self._list.show(self._list_node())
+        self._list.show(self._list_node() if self.points.ids else None)
         panes: list[Any] = [self._left, self._list]
         if self._passage is not None:
             self._reader.show(self._reader_node(self._passage))
@@ -434,7 +434,7 @@ class MapExplorer(Explorer):
         assert self.points is not None
         described = _("Map of {count} chunks").format(count=f"{len(self.points.ids):,}")
         if self.points.colouring.key:
-            described += f", {_('Colour')}: {self.points.colouring.key}"
+            described = ", ".join([described, _("Colour") + f": {self.points.colouring.key}"])
         return node("div", png(self._picture_now(), described), class_="oraculo-map-picture")
 
     def _list_node(self) -> Node:
@@ -500,8 +500,10 @@ class MapExplorer(Explorer):
     def summary(self) -> Node:
         """Return a picture of the map, its legend, what is listed, and the document that is open."""
         _ = self.translated
-        if self.points is None or not self.points.ids:
+        if self.points is None:
             return node("p", _("The map is not drawn yet."), class_="oraculo-muted")
+        if not self.points.ids:
+            return empty_base(_)
         hovered, self._hovered = self._hovered, None
         status = self._status()
         self._hovered = hovered

@@ -280,7 +280,7 @@ def chunk_list(
                     node("span", shown_source(chunk.source, root), class_="oraculo-hit-source", dir="auto"),
                     node(
                         "span",
-                        f"  {_('chunk {number}').format(number=chunk.ordinal + 1)}",
+                        "  " + _("chunk {number}").format(number=chunk.ordinal + 1),
                         class_="oraculo-muted",
                     ),
                 ),

@@ -191,7 +191,7 @@ def status_row(view: RunView, chosen: str, _: Translator, *, can_retry: bool) ->
         for status, count in counted
     ]
     retry = None
-    if view.settled.get("failed") and view.has_ended:
+    if view.settled.get("failed") and view.has_ended and not view.dry:
         retry = node(
             "button",
             _("Retry failed"),

@@ -196,7 +196,7 @@ class RunView:
         state = _(STATE_NAMES[self.state])
         if self.dry and self.state == "finished":
             state = _("Dry run finished, nothing was stored")
-        return f"{state}: {counts or _('no sources')}"
+        return f"{state}: {counts}" if counts else _("{state}: no sources").format(state=state)
 
 
 def _end_of(handle: IngestHandle) -> str:

@@ -349,7 +349,7 @@ class SearchExplorer(Explorer):
         asked = [self._way_text(self.question.way)] if self.question.other is None else []
         if self.question.filter is not None:
             asked.append(str(self.question.filter))
-        heading = node("h3", f"{_('Search')}: {self.question.query}") if self.results is not None else None
+        heading = node("h3", _("Search") + f": {self.question.query}") if self.results is not None else None
         told = ", ".join([self._told_of(self.results), *asked]) if self.results is not None else ""
         lists = node("div", *self._list_nodes(), class_="oraculo-columns-static")
         passage = self._reader_node(self._passage) if self._passage is not None else None

@@ -17,6 +17,7 @@ from oraculo_kit.storage.listing import source_frame
 from oraculo_kit.widgets import storing
 from oraculo_kit.widgets.base import Explorer
 from oraculo_kit.widgets.coding import IMPORT, store_prefix
+from oraculo_kit.widgets.emptiness import empty_base
 from oraculo_kit.widgets.figures import Figures, figures, read_figures, stats_row
 from oraculo_kit.widgets.nodes import Node, node
 from oraculo_kit.widgets.paging import page_row
@@ -144,6 +145,19 @@ class StoreBrowser(Explorer):
 
     # What it does
 
+    def shown(self) -> None:
+        """Read the base again if it changed since."""
+        store = self.store
+
+        def done(commit: int) -> None:
+            if self._stats is None or self._stats.commit == commit:
+                return  # nothing changed, or the first reading goes on
+            if self._source is not None and self._passage is None:
+                self.show_source(self._source.row.source, self._source.page)
+            self.update()
+
+        self.background(lambda _job: store.stats().commit, done, lane="commit")
+
     def update(self) -> None:
         """Read what is on the screen from the base again, in the background."""
         with self.lock:
@@ -235,6 +249,7 @@ class StoreBrowser(Explorer):
 
     def _show_view(self, view: str) -> None:
         self._view = view
+        self._question = None  # it would stand above another view
         self._controls.layout.display = None if view == "sources" else "none"
         self._show()
         self.update()
@@ -342,7 +357,7 @@ class StoreBrowser(Explorer):
             self._ended()
             self.report = report
             if report is None:
-                self.say(self.translated("Stopped."))
+                self.say(self.translated(N_("Stopped.")))
             self._after_work(deleted or [])
 
         def failed(_exc: Exception) -> None:
@@ -439,10 +454,15 @@ class StoreBrowser(Explorer):
         if verb == "delete":
             text = _("Delete from the base? Sources: {sources}, chunks: {chunks}. The files stay.")
             return storing.confirmation(
-                text.format(sources=f"{len(rows):,}", chunks=f"{chunks:,}"), _("Delete"), _, details=keys
+                text.format(sources=f"{len(rows):,}", chunks=f"{chunks:,}"),
+                _("Delete"),
+                _,
+                details=keys,
+                root=self._root,
             )
         text = _("Ingest again? Sources: {sources}. Those that changed replace what is stored of them.")
-        return storing.confirmation(text.format(sources=f"{len(rows):,}"), _("Ingest again"), _, details=keys)
+        asked = text.format(sources=f"{len(rows):,}")
+        return storing.confirmation(asked, _("Ingest again"), _, details=keys, root=self._root)
 
     def _view_node(self, *, live: bool) -> Node:
         _ = self.translated
@@ -455,6 +475,8 @@ class StoreBrowser(Explorer):
         if self._page is None:
             return node("p", _("Reading the base..."), class_="oraculo-empty")
         page, root = self._page, self._root
+        if self._stats is not None and not self._stats.sources:
+            return empty_base(_)
         opened = self._source.row.source if self._source is not None else None
         listed = storing.source_table(page, self._states, _, ticked=self._ticked, opened=opened, root=root)
         pages = page_row(self.listing.page, PAGE, page.total, _)

@@ -395,9 +395,9 @@ def chunk_list(source: Source, _: Translator) -> Node:
     )
 
 
-def confirmation(text: str, verb: str, _: Translator, *, details: Sequence[str] = ()) -> Node:
+def confirmation(text: str, verb: str, _: Translator, *, details: Sequence[str] = (), root: str = "") -> Node:
     """Return a question with the answers ``confirm`` and ``keep``; the first names of what it concerns are below it."""
-    shown = [shown_key(each) for each in details[:5]]
+    shown = [shown_key(each, root) for each in details[:5]]
     more = len(details) - len(shown)
     if more > 0:
         shown.append(_("and {count} more").format(count=f"{more:,}"))

@@ -86,7 +86,7 @@ class Explorers(Explorer):
 
     def close(self) -> None:
         """Take all of them off the screen."""
-        for each in self.explorers:
+        for each in self.__dict__.get("explorers", ()):  # not there when the store was refused
             each.close()
         super().close()
 
@@ -104,6 +104,11 @@ def explore(store: VetorStorage | None = None) -> Explorers:
     Explorers
         A widget; the last line of a cell shows it. ``.current`` is the explorer in front; each is a class of its own too:
         `SearchExplorer`.
+
+    Raises
+    ------
+    QueryError
+        When `store` is no store.
 
     Examples
     --------

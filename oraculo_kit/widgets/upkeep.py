@@ -157,7 +157,7 @@ def _verified(report: VerifyReport, _: Translator) -> Node:
         chunks=f"{report.chunks:,}", sources=f"{report.sources:,}"
     )
     if report.ok:
-        return _good(f"{_('No problem found')}; {checked}", report.seconds)
+        return _good(_("No problem found") + f"; {checked}", report.seconds)
     head = _("Problems found: {count}").format(count=len(report.problems))
     return node(
         "div",
@@ -184,7 +184,7 @@ def _optimized(report: OptimizeReport, _: Translator) -> str:
 
 def _ingested(report: IngestReport, _: Translator) -> Node:
     counts = ", ".join(f"{_(status)} {count:,}" for status, count in report.counts.items() if count)
-    said = _good(f"{_('Ingested again')}: {counts}", report.seconds)
+    said = _good(_("Ingested again") + f": {counts}", report.seconds)
     failed = report.failed
     if not failed:
         return said

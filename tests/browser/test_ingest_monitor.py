@@ -212,6 +212,22 @@ def test_a_run_goes_on_when_its_cell_is_run_again_and_by_keyboard_it_is_cancelle
     assert page.run("print(len(oraculo.vetor_storage()))") == "0\n"
 
 
+def test_a_view_says_when_its_kernel_is_gone(page: LabPage, docs: Path) -> None:
+    show(page, "monitor._controls.path.value = 'docs'\nmonitor.start()", seconds=0.1)
+    expect(page.explorer.get_by_role("heading", name="Ingesting")).to_be_visible()
+    expect(status(page)).to_contain_text("The run goes on in the background")
+    told = page.explorer.get_by_text("Run the cell again.")
+    expect(told).to_be_hidden()
+    page.page.evaluate(
+        "() => window.jupyterapp.shell.currentWidget.sessionContext.session.kernel.restart().then(() => null)"
+    )
+    expect(told).to_be_visible()
+    page.screenshot("ingest kernel gone", page.explorer)
+    page.run_all()
+    expect(page.explorer.get_by_role("heading", name="Ingesting")).to_be_visible(timeout=SLOWLY)
+    expect(told).to_be_hidden()
+
+
 def test_pruning_asks_before_anything_leaves_the_base(page: LabPage, docs: Path) -> None:
     show(page, "monitor._controls.path.value = 'docs'\nmonitor.start()", seconds=0.0)
     expect(button(page, "148 added")).to_be_visible(timeout=SLOWLY)

@@ -118,6 +118,21 @@ def test_statistics_are_drawn_and_upkeep_tells_what_came_of_it(
     page.picture(f"store upkeep {name}", None)
 
 
+@pytest.mark.parametrize("width", [1530, pytest.param(1100, marks=pytest.mark.full)])
+def test_a_count_stands_on_one_line_however_narrow_its_chart(page: LabPage, base: Path, width: int) -> None:
+    begin(page, base)
+    try:
+        page.page.set_viewport_size({"width": width, "height": 1000})
+        page.explorer.get_by_role("button", name="Statistics").click()
+        expect(page.explorer.get_by_role("cell", name="102")).to_be_visible()
+        rows = page.explorer.locator(".oraculo-bars tr")
+        heights = rows.evaluate_all("rows => rows.map(row => row.offsetHeight)")
+        page.screenshot(f"store statistics {width}", page.explorer)
+        assert max(heights) < 1.5 * min(heights)
+    finally:
+        page.page.set_viewport_size({"width": 1280, "height": 1000})
+
+
 def test_work_shows_how_far_it_is_and_can_be_stopped(page: LabPage, base: Path) -> None:
     slow = """
 import threading, oraculo_kit.storage.verify as checking
