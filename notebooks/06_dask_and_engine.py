@@ -10,6 +10,9 @@
 # # A Dask cluster, and a base in PostgreSQL
 #
 # *Em português: os mesmos documentos num cluster Dask e num servidor PostgreSQL, com os mesmos resultados.*
+#
+# The first half needs the extra `dask`: `pip install "oraculo_kit[dask]"`. Without it, or without a server, the same cells
+# run on this machine alone.
 
 # %%
 # %load_ext oraculo_kit
@@ -21,11 +24,17 @@
 # they see. A `LocalCluster` is used here; `Client("tcp://10.0.0.7:8786")` is used the same way.
 
 # %%
-from dask.distributed import Client, LocalCluster
+try:
+    from dask.distributed import Client, LocalCluster
+except ImportError:
+    print('Dask is not installed (pip install "oraculo_kit[dask]"): what follows uses the cores of this machine')
+    cluster = client = None
+else:
+    cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
+    client = Client(cluster)
 
-cluster = LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None)
-client = Client(cluster)
-oraculo.ingest("dados", backend="dask").summary()
+backend = "dask" if client else "loky"
+oraculo.ingest("dados", backend=backend).summary()
 
 # %% [markdown]
 # Before anything is sent, the workers are examined: Python, package and embedder must be those of this notebook.
@@ -68,7 +77,7 @@ len(oraculo.sources())
 # From here on the base is the server's; the ledger came along, so that nothing of `dados/` is ingested a second time.
 
 # %%
-oraculo.ingest("dados", backend="dask").counts
+oraculo.ingest("dados", backend=backend).counts
 
 # %% [markdown]
 # The same question on both finds the same passages with the same scores.
@@ -92,8 +101,9 @@ pd.DataFrame(
 # ## The end
 
 # %%
-client.close()
-cluster.close()
+if client:
+    client.close()
+    cluster.close()
 if url != local:
     server.cleanup()
-client.status
+client.status if client else "no cluster"

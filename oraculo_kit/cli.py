@@ -7,6 +7,7 @@ documents failed or nothing was found to do, 2 the command could not run.
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -17,7 +18,7 @@ from typing import Any
 from oraculo_kit import __version__
 from oraculo_kit.cli_ingest import add_ingest_commands
 from oraculo_kit.cli_store import add_store_commands
-from oraculo_kit.errors import OraculoError, ServicesFailedError, StoreNotFoundError
+from oraculo_kit.errors import OraculoError, QueryError, ServicesFailedError, StoreNotFoundError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     parser = _parser()
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    if arguments and arguments[0].partition("=")[0] in ("-q", "--quiet", "--store"):
+        parser.error(
+            f"{arguments[0]} stands before the command, expected after it: oraculo COMMAND {arguments[0]} ..."
+        )
     options = parser.parse_args(arguments)
     if not hasattr(options, "run"):
         parser.print_help()
@@ -52,20 +58,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("oraculo: mend the cause and run it again; `oraculo doctor` checks everything", file=sys.stderr)
         return 2
     except OraculoError as exc:
-        from oraculo_kit.display import visible
-        from oraculo_kit.environment import redact
-
-        print(f"oraculo: {visible(redact(str(exc)))}", file=sys.stderr)
+        _tell(exc)
         return 2
     except KeyboardInterrupt:
         print("oraculo: interrupted; what was stored stays stored", file=sys.stderr)
         return 130
     except BrokenPipeError:
         # `oraculo search ... | head`: the reader has seen enough.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return 0
+    except OSError as exc:
+        if exc.errno != errno.ENOSPC:
+            raise
+        _discard_output()
+        print(f"oraculo: the result could not be written: {exc.strerror}", file=sys.stderr)
+        return 2
     finally:
         logging.getLogger("oraculo_kit").removeHandler(handler)
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere, or the interpreter would try to write it once more at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _tell(exc: OraculoError) -> None:
+    from oraculo_kit.display import visible
+    from oraculo_kit.environment import redact
+
+    print(f"oraculo: {visible(redact(str(exc)))}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -130,32 +151,29 @@ def _log_to_stderr(quiet: bool) -> logging.Handler:
 
 def _start(options: argparse.Namespace, *, to_read: bool = False) -> None:
     from oraculo_kit.services import start_services
-    from oraculo_kit.settings import absolute_location, is_url
+    from oraculo_kit.settings import absolute_location
 
     if options.store is not None:
-        store = absolute_location(options.store)
-        if to_read and not is_url(store) and not os.path.exists(store):
-            # A misspelt path must not become an empty base in which nothing is found.
-            raise StoreNotFoundError(
-                f"there is no base at {store}. Check --store, or make the base: "
-                f"oraculo ingest --store {options.store} PATH"
-            )
         # As if it had been exported: so that --store wins over .env and remote, and the services start once.
-        os.environ["ORACULO_STORE"] = store
-    start_services(context="cli")
+        os.environ["ORACULO_STORE"] = absolute_location(options.store)
+    # A misspelt path, or the wrong folder to stand in, must not become an empty base in which nothing is found.
+    start_services(context="cli", make_store=not to_read)
 
 
 def _search(options: argparse.Namespace) -> int:
     from oraculo_kit.retrieval import search
 
+    question = " ".join(options.query)
+    if not question.strip():  # as an unset variable of a shell is
+        raise QueryError("the question is empty, expected words to search for")
     _start(options, to_read=True)
-    results = search(" ".join(options.query), options.k, mode=options.mode)
+    results = search(question, options.k, mode=options.mode)
     print(results)
     return 0 if len(results) else 1
 
 
 def _sources(options: argparse.Namespace) -> int:
-    from oraculo_kit.display import short_source, text_table
+    from oraculo_kit.display import counted, short_source, text_table
     from oraculo_kit.services import get_services
     from oraculo_kit.storage.results import root_of
 
@@ -167,42 +185,47 @@ def _sources(options: argparse.Namespace) -> int:
         for row in storage.sources()
     ]
     print(text_table(["chunks", "lang", "written", "source"], rows))
-    print(f"{len(rows)} sources in {storage.location}")
+    print(f"{counted(len(rows), 'source')} in {storage.location}")
     return 0
 
 
 def _remove(options: argparse.Namespace) -> int:
+    from oraculo_kit.display import counted
     from oraculo_kit.retrieval import remove
 
     _start(options, to_read=True)
-    print(f"{remove(options.source)} chunks deleted")
+    print(f"{counted(remove(options.source), 'chunk')} deleted")
     return 0
 
 
 def _status(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import status
 
-    started = _has_started(options)
+    well = _is_well(options)
     print(status())
-    return 0 if started else 2
+    return 0 if well else 2
 
 
 def _doctor(options: argparse.Namespace) -> int:
     from oraculo_kit.diagnostics import doctor
 
-    started = _has_started(options)
+    well = _is_well(options)
     found = doctor()
     print(found)
-    if not started:
+    if not well:
         return 2
     return 1 if found.problems else 0
 
 
-def _has_started(options: argparse.Namespace) -> bool:
+def _is_well(options: argparse.Namespace) -> bool:
+    """Start the services, where there is a base; that there is none yet is told, and no fault."""
     try:
-        _start(options)
+        _start(options, to_read=True)
     except ServicesFailedError:
         return False
+    except StoreNotFoundError as exc:
+        if not options.quiet:
+            _tell(exc)
     return True
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from oraculo_kit.errors import StoreNotFoundError
 
 if TYPE_CHECKING:
     from oraculo_kit.report import IngestReport
@@ -20,6 +23,11 @@ def add_ingest_commands(command: Command, start: Start) -> None:
     """Add ``ingest`` and ``runs``."""
 
     def ingest(options: argparse.Namespace) -> int:
+        if _nothing_is_there(options.paths):
+            try:
+                start(options, to_read=True)
+            except StoreNotFoundError:
+                return _tell_missing(options)  # a mistyped path must not leave an empty base
         start(options)
         return _ingest(options)
 
@@ -50,7 +58,12 @@ def add_ingest_commands(command: Command, start: Start) -> None:
     sub.add_argument("--dry-run", action="store_true", help="say what would happen, and store nothing")
     sub.add_argument("--resume", action="store_true", help="go on with a run that was cut off")
     sub.add_argument("--allow-urls", action="store_true", help="fetch what is given as an http(s) URL")
-    sub.add_argument("--glob", metavar="PATTERN", help='of folders take only such files, e.g. "*.pdf"')
+    sub.add_argument(
+        "--glob",
+        action=_Once,
+        metavar="PATTERN",
+        help='of folders take only such files, e.g. "*.pdf"; one pattern a run',
+    )
     _add_format(sub)
     sub = command("runs", runs, "list the ingestions of this base, or show what one did")
     sub.add_argument("id", nargs="?", metavar="RUN", help="the first letters of a run's id")
@@ -61,6 +74,57 @@ def _add_format(sub: argparse.ArgumentParser) -> None:
     sub.add_argument(
         "--format", choices=["table", "json"], default="table", help="of the result (default table)"
     )
+
+
+class _Once(argparse.Action):
+    """An option whose second value would silently take the place of the first."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        given = getattr(namespace, self.dest)
+        if given is not None:
+            parser.error(
+                f"{option_string} was given {given!r} and {values!r}, expected one pattern; "
+                "run the command once for each"
+            )
+        setattr(namespace, self.dest, values)
+
+
+def _nothing_is_there(paths: Sequence[str]) -> bool:
+    from oraculo_kit.settings import is_url
+
+    return bool(paths) and not any(
+        is_url(path) or os.path.lexists(os.path.expanduser(path)) for path in paths
+    )
+
+
+def _tell_missing(options: argparse.Namespace) -> int:
+    """Report paths that are not there as the ingestion does, without a base to note it in."""
+    from oraculo_kit.discovery import find_files
+    from oraculo_kit.report import IngestReport, failed_outcome
+
+    faults = ((found.key, found.error) for found in find_files(options.paths))
+    outcomes = [failed_outcome(key, error) for key, error in faults if error is not None]
+    _show(IngestReport(outcomes, dry_run=options.dry_run), options.format)
+    _tell_of_patterns(options.paths)
+    return 1
+
+
+def _tell_of_patterns(paths: Sequence[str]) -> None:
+    patterns = [path for path in paths if set("*?[") & set(path) and not os.path.lexists(path)]
+    if patterns:
+        from oraculo_kit.display import visible
+
+        shown = visible(patterns[0])
+        print(
+            f"oraculo: {shown} is no file; a pattern is for --glob, as in: oraculo ingest FOLDER --glob '*.txt'",
+            file=sys.stderr,
+        )
 
 
 def _ingest(options: argparse.Namespace) -> int:
@@ -89,8 +153,10 @@ def _ingest(options: argparse.Namespace) -> int:
         print(f"oraculo: interrupted; {said}", file=sys.stderr)
         return 130
     _show(report, options.format)
+    _tell_of_patterns(options.paths)
     if not report:
-        print("oraculo: nothing was found to ingest; check the path and --glob", file=sys.stderr)
+        several = "; --glob takes one pattern, so run it once for each" if "," in (options.glob or "") else ""
+        print(f"oraculo: nothing was found to ingest; check the path and --glob{several}", file=sys.stderr)
         return 1
     return 1 if report.failed else 0
 

@@ -6,19 +6,17 @@ So a base that cannot be opened can still be verified and repaired.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from oraculo_kit.errors import EmbedderNotFoundError, StorageError, StoreNotFoundError
+from oraculo_kit.errors import EmbedderNotFoundError, StorageError
 
 if TYPE_CHECKING:
     from oraculo_kit.storage.base import VetorStorage
 
-_MARKS = ("catalog.sqlite3", "writer.lock", "segments")  # one of them is left of a damaged base
 Command = Callable[[str, Any, str], argparse.ArgumentParser]
 
 
@@ -58,25 +56,25 @@ def add_store_commands(command: Command) -> None:
 def _location(options: argparse.Namespace, *, must_exist: bool = True) -> str:
     """Return the base's folder or URL, as every other command finds it."""
     from oraculo_kit.environment import set_environ_remote
+    from oraculo_kit.services import check_store_exists
     from oraculo_kit.settings import Settings, absolute_location, is_url
 
     set_environ_remote()
     location = absolute_location(options.store) if options.store is not None else Settings.resolve().store
-    if is_url(location):
-        return location
-    if must_exist and not any(os.path.exists(os.path.join(location, name)) for name in _MARKS):
-        raise StoreNotFoundError(f"there is no base at {location}. Check --store or ORACULO_STORE")
+    if must_exist and not is_url(location):  # a URL is asked when it is opened
+        check_store_exists(location)
     return location
 
 
 def _opened(options: argparse.Namespace, *, read_only: bool = False) -> AbstractContextManager[VetorStorage]:
+    from oraculo_kit.services import check_store_exists
     from oraculo_kit.settings import is_url
     from oraculo_kit.storage.faiss import FaissVetorStorage
 
     location = _location(options)
     if is_url(location):
         if not read_only:
-            _open(location, read_only=True).close()  # these commands make no base where there is none
+            check_store_exists(location)  # these commands make no base where there is none
         return _open(location, read_only=read_only)
     return FaissVetorStorage(location, None, read_only, **_waiting())
 

@@ -199,6 +199,17 @@ def short_source(source: str, root: str = "") -> Tail:
     return Tail(source)
 
 
+def counted(count: int, what: str) -> str:
+    """Return a count with what is counted, in the plural unless it is one.
+
+    Examples
+    --------
+    >>> counted(1, "source"), counted(0, "source")
+    ('1 source', '0 sources')
+    """
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+
+
 def size_text(count: float) -> str:
     """Return a number of bytes in the unit that reads best.
 

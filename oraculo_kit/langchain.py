@@ -14,11 +14,13 @@ from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 from langchain_core.runnables import run_in_executor
 from langchain_core.vectorstores import VectorStore
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
+from oraculo_kit.errors import QueryError
 from oraculo_kit.langchain_import import import_langchain_faiss
 from oraculo_kit.retriever import OraculoRetriever, search_tool
 from oraculo_kit.storage import VetorStorage
+from oraculo_kit.storage.base import SearchKeywords
+from oraculo_kit.storage.diversity import marginal_relevance
 
 __all__ = [
     "OraculoEmbeddings",
@@ -59,11 +61,15 @@ class OraculoVectorStore(VectorStore):
     storage : VetorStorage
         An open store; by default that of the services.
     mode : {"hybrid", "vector", "text"}
-        How `similarity_search` searches; ``mode=`` in a call or in ``search_kwargs`` overrides it. Searches by a
-        given vector, and those for results that differ (``search_type="mmr"``), are always by vector.
+        How a text is searched for, results that differ (``search_type="mmr"``) included; ``mode=`` in a call or in
+        ``search_kwargs`` overrides it. Searches by a given vector are always by vector.
 
     Notes
     -----
+    Searches take the keywords of `VetorStorage.search`: ``filter``, ``min_score``, ``group_by``, ``unique``, ... In
+    `similarity_search` and in searches for results that differ, ``score_threshold`` is another name for
+    ``min_score``: the least cosine, in every mode. Other keywords are refused.
+
     LangChain's relevance scores (``search_type="similarity_score_threshold"``) lie between 0 and 1:
 
     ========  =============================  ==========================================================
@@ -108,9 +114,19 @@ class OraculoVectorStore(VectorStore):
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Store texts and return their ids; an id that exists is replaced."""
+        """Store texts and return their ids; an id that exists is replaced.
+
+        Raises
+        ------
+        QueryError
+            For a single text, and for another number of metadatas than of texts.
+        """
+        if isinstance(texts, str):
+            raise QueryError('got a str as texts, expected a list of them, such as ["texto"]')
         texts = list(texts)
         metadatas = metadatas if metadatas is not None else [{} for _ in texts]
+        if len(metadatas) != len(texts):
+            raise QueryError(f"got {len(metadatas)} metadatas for {len(texts)} texts, expected one for each")
         documents = [
             Document(page_content=text, metadata=metadata)
             for text, metadata in zip(texts, metadatas, strict=True)
@@ -133,7 +149,7 @@ class OraculoVectorStore(VectorStore):
         return self.storage.get(list(ids))
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Return the documents that answer a query best; ``filter`` as in `VetorStorage.search`."""
+        """Return the documents that answer a query best; keywords as in the notes of the class."""
         return self._search(query, k, kwargs).documents  # type: ignore[no-any-return]
 
     def similarity_search_with_score(
@@ -148,34 +164,35 @@ class OraculoVectorStore(VectorStore):
     ) -> list[Document]:
         """Return the documents nearest to a vector."""
         vector = np.asarray(embedding, np.float32)
-        return self.storage.search(vector, k, filter=kwargs.get("filter")).documents  # type: ignore[no-any-return]
+        found: list[Document] = self.storage.search(vector, k, **_by_vector(kwargs)).documents
+        return found
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """Return documents that answer a query and differ from each other."""
-        if not query.strip():
-            return []
-        return self.max_marginal_relevance_search_by_vector(
-            self.embeddings.embed_query(query), k, fetch_k, lambda_mult, **kwargs
-        )
+        """Return documents that answer a query, as `mode` ranks them, and differ from each other."""
+        return self._differing(self._search(query, fetch_k, kwargs), k, lambda_mult)
 
     def max_marginal_relevance_search_by_vector(
         self, embedding: list[float], k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """Return documents near to a vector that differ from each other, by their stored vectors."""
         vector = np.asarray(embedding, np.float32)
-        found = self.storage.search(vector, fetch_k, filter=kwargs.get("filter")).documents
+        return self._differing(self.storage.search(vector, fetch_k, **_by_vector(kwargs)), k, lambda_mult)
+
+    def _differing(self, found: Any, k: int, lambda_mult: float) -> list[Document]:
         # Between the two calls a document may have been deleted: only those that still are there are chosen from.
-        ids, vectors = self.storage.vectors([str(document.id) for document in found])
-        documents = {document.id: document for document in found}
-        chosen = maximal_marginal_relevance(vector, list(vectors), lambda_mult=lambda_mult, k=k)
-        return [documents[ids[place]] for place in chosen]
+        ids, vectors = self.storage.vectors([hit.id for hit in found])
+        if not ids:
+            return []
+        best = found[0].score if found.mode == "text" and found[0].score > 0 else 1.0
+        relevance = {hit.id: hit.score / best for hit in found}
+        documents = {document.id: document for document in found.documents}
+        chosen = marginal_relevance([relevance[each] for each in ids], vectors, k, lambda_mult)
+        return [documents[ids[place]] for place, _ in chosen]
 
     def _search(self, query: str, k: int, options: dict[str, Any]) -> Any:
-        return self.storage.search(
-            query, k, mode=options.get("mode", self.mode), filter=options.get("filter")
-        )
+        return self.storage.search(query, k, **{"mode": self.mode, **_checked(options)})
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return _between_0_and_1
@@ -219,6 +236,30 @@ class OraculoVectorStore(VectorStore):
         store = cls(open_storage(location, embedding))
         store.add_texts(texts, metadatas, ids=ids)
         return store
+
+
+def _by_vector(options: dict[str, Any]) -> dict[str, Any]:
+    if options.get("mode", "vector") != "vector":
+        raise QueryError(
+            f"mode is {options['mode']!r}, and a given vector can only be searched for by vector"
+        )
+    return _checked(options)
+
+
+def _checked(options: dict[str, Any]) -> dict[str, Any]:
+    """Return LangChain's keywords as those of the store, and refuse what would be ignored."""
+    options = dict(options)
+    if "score_threshold" in options:
+        if "min_score" in options:
+            raise TypeError("got score_threshold and min_score, which mean the same; give one of them")
+        options["min_score"] = options.pop("score_threshold")
+    known = SearchKeywords.__annotations__
+    unknown = [name for name in options if name not in known]
+    if unknown:
+        raise TypeError(
+            f"got the unknown keywords {', '.join(unknown)}, expected some of {', '.join(known)}, score_threshold"
+        )
+    return options
 
 
 def _between_0_and_1(score: float) -> float:

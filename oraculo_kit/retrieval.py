@@ -188,12 +188,38 @@ def remove(source: str | os.PathLike[str]) -> int:
         raise QueryError(
             f"got {type(source).__name__} as source, expected a path, or a key as sources() shows it"
         )
-    storage = ensure_services().vetor_storage
+    services = ensure_services()
+    storage = services.vetor_storage
     keys = (os.fspath(source), source_key(source))
     for key in keys:
         if storage.ledger([key]):
             return storage.remove_by_metadata("source", key)
-    known = [row.source for row in storage.sources()]
-    near = [match for key in keys for match in difflib.get_close_matches(key, known, 1)]
-    hint = f"did you mean {near[0]!r}?" if near else "oraculo_kit.sources() lists what there is"
+    near = _nearest_source(keys[1], [row.source for row in storage.sources()])
+    listing = "`oraculo sources`" if services.context == "cli" else "oraculo_kit.sources()"
+    hint = f"did you mean {near!r}?" if near is not None else f"{listing} lists what there is"
     raise SourceNotFoundError(f"the base {storage.location} has no source {os.fspath(source)!r}; {hint}")
+
+
+def _nearest_source(key: str, known: list[str]) -> str | None:
+    """Return the source whose file name is nearest; of equal names the one with the nearest path.
+
+    The folders of a project are the same for all of its files, and would make any two of them look alike.
+
+    Examples
+    --------
+    >>> known = ["/docs/a/ata_reuniao.txt", "/docs/b/ata_reuniao.txt", "/docs/utf16.txt"]
+    >>> _nearest_source("/docs/b/ata reuniao.txt", known)
+    '/docs/b/ata_reuniao.txt'
+    >>> _nearest_source("/docs/zebra.txt", known) is None
+    True
+    """
+    named: dict[str, list[str]] = {}
+    for source in known:
+        named.setdefault(_stem(source), []).append(source)
+    near = difflib.get_close_matches(_stem(key), named, 1)
+    return difflib.get_close_matches(key, named[near[0]], 1, 0.0)[0] if near else None
+
+
+def _stem(source: str) -> str:
+    name = source.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    return os.path.splitext(name)[0].casefold()

@@ -33,6 +33,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from oraculo_kit.environment import EnvironmentPlan, apply_environ, fetch_environ, redact
@@ -195,7 +196,13 @@ class _Fetch:
 _process = _Process()
 
 
-def start_services(settings: Settings | None = None, *, context: str | None = None) -> Services:
+class _NoStoreYetError(StoreNotFoundError):
+    """Nobody made one there: no failure of a start that was to make none."""
+
+
+def start_services(
+    settings: Settings | None = None, *, context: str | None = None, make_store: bool = True
+) -> Services:
     """Start the services of this process: the environment, then the `VetorStorage`.
 
     Idempotent and thread-safe. With services that are ready, None or equal settings change nothing, and other
@@ -208,6 +215,8 @@ def start_services(settings: Settings | None = None, *, context: str | None = No
         loaded (`set_environ_remote`) and the settings are resolved from it; a forked child takes its parent's.
     context : str, optional
         Where this runs, a key of `CONTEXTS`; found out by default.
+    make_store : bool
+        Whether a store that is not there is made, as notebooks want it.
 
     Returns
     -------
@@ -217,6 +226,8 @@ def start_services(settings: Settings | None = None, *, context: str | None = No
     ------
     ServicesFailedError
         With the process id, the original cause and the fix. The process lives on.
+    StoreNotFoundError
+        When there is no store and none is to be made: the environment is loaded, and the services stay stopped.
     SettingsError
         For an unknown context.
     """
@@ -229,11 +240,17 @@ def start_services(settings: Settings | None = None, *, context: str | None = No
             return ready
         if settings is None:
             settings = process.inherited
-        return _start(process, settings, context or process.context or found_context())
+        context = context or process.context or found_context()
+        return _start(process, settings, context, make_store=make_store)
 
 
 def _start(
-    process: _Process, settings: Settings | None, context: str, arguments: Mapping[str, Any] | None = None
+    process: _Process,
+    settings: Settings | None,
+    context: str,
+    arguments: Mapping[str, Any] | None = None,
+    *,
+    make_store: bool = True,
 ) -> Services:
     seconds: dict[str, float] = {}
     language, log_level = (settings.lang, settings.log_level) if settings is not None else _early_choices()
@@ -252,6 +269,8 @@ def _start(
         started = time.perf_counter()
         if context == "dask" and settings is not None:
             _check_visible(settings.store)
+        if not make_store:
+            check_store_exists(resolved.store)
         storage = _open_store(process, resolved)
         seconds["storage"] = time.perf_counter() - started
         say(logging.INFO, N_("VetorStorage configured successfully!"), context)
@@ -259,6 +278,8 @@ def _start(
             text = N_("{store} can only be searched: it cannot be written to from here")
             say(logging.WARNING, text, context, store=storage.location)
         say(logging.INFO, N_("Services started successfully for {context}!"), context)
+    except _NoStoreYetError:
+        raise
     # SystemExit too: what calls sys.exit during a start must end neither a kernel nor a worker. An interrupt
     # leaves everything as if the start had not begun.
     except (Exception, SystemExit) as exc:
@@ -331,6 +352,37 @@ def _open_store(process: _Process, settings: Settings) -> VetorStorage:
         with contextlib.suppress(StorageError):
             return opened(read_only=True)
         raise
+
+
+def check_store_exists(store: str) -> None:
+    """Refuse a location where nobody made a store, without making anything there.
+
+    Parameters
+    ----------
+    store : str
+        An absolute path, or a URL.
+
+    Raises
+    ------
+    StoreNotFoundError
+        With what to do.
+    """
+    from oraculo_kit.storage import open_storage
+    from oraculo_kit.storage.folders import holds_store
+
+    if is_url(store):
+        try:
+            open_storage(store, read_only=True).close()
+        except StoreNotFoundError as exc:
+            raise _NoStoreYetError(str(exc)) from None
+    elif os.path.isfile(store):
+        raise StoreNotFoundError(
+            f"there is no base at {store}, which is a file. Check --store or ORACULO_STORE"
+        )
+    elif not holds_store(Path(store)):
+        raise _NoStoreYetError(
+            f"there is no base at {store}. Check --store or ORACULO_STORE, or make one: oraculo ingest PATH"
+        )
 
 
 def _check_visible(store: str) -> None:

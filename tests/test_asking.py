@@ -179,7 +179,12 @@ def test_the_budget_bounds_what_the_model_reads(model: OpenAIServer) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [({"k": 0}, "k is 0"), ({"question": 3}, "is of type int, expected a text")]
+    ("arguments", "said"),
+    [
+        ({"k": 0}, "k is 0"),
+        ({"question": 3}, "is of type int, expected a text"),
+        ({"question": " \n"}, "the question is empty"),
+    ],
 )
 def test_what_cannot_be_understood_is_refused(
     arguments: dict[str, Any], said: str, model: OpenAIServer

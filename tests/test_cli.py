@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -9,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from oraculo_kit.cli import main
 
 DADOS = Path(__file__).parent.parent / "notebooks" / "dados"
 
@@ -47,7 +50,7 @@ def test_ingest_search_sources_and_remove_work_from_anywhere_in_the_project(fill
     assert str(filled / ".oraculo" / "store") in listed.stdout
     removed = run("remove", "emissao_nfse.md", cwd=below)
     assert removed.returncode == 0
-    assert "1 sources in" in run("sources", cwd=filled).stdout
+    assert "1 source in" in run("sources", cwd=filled).stdout
 
 
 def test_results_go_to_stdout_and_start_up_lines_to_stderr_in_the_users_language(filled: Path) -> None:
@@ -63,13 +66,16 @@ def test_results_go_to_stdout_and_start_up_lines_to_stderr_in_the_users_language
 
 
 def test_exit_codes_tell_all_well_from_some_failed_from_could_not_run(project: Path) -> None:
-    (project / "bom.txt").write_text("um texto", encoding="utf-8")
+    (project / "docs").mkdir()
+    (project / "docs" / "bom.txt").write_text("um texto", encoding="utf-8")
+    (project / "docs" / "laço").symlink_to(project / "docs", target_is_directory=True)
     (project / "ruim.pdf").write_bytes(b"%PDF-1.4 broken")
-    assert run("ingest", "bom.txt", cwd=project).returncode == 0
-    some = run("ingest", "bom.txt", "ruim.pdf", cwd=project)
+    well = run("ingest", "docs", cwd=project)
+    assert (well.returncode, "symlink loop" in well.stdout) == (0, True)
+    some = run("ingest", "docs", "ruim.pdf", cwd=project)
     assert some.returncode == 1
     assert "ruim.pdf" in some.stdout
-    none = run("ingest", "bom.txt", cwd=project, ORACULO_CHUNK_OVERLAP="2000")
+    none = run("ingest", "docs", cwd=project, ORACULO_CHUNK_OVERLAP="2000")
     assert none.returncode == 2
     assert "ORACULO_CHUNK_OVERLAP is 2000" in none.stderr
     assert "Traceback" not in none.stderr
@@ -78,7 +84,7 @@ def test_exit_codes_tell_all_well_from_some_failed_from_could_not_run(project: P
 def test_a_store_can_be_named(filled: Path, tmp_path: Path) -> None:
     other = tmp_path / "outra base"
     assert run("ingest", "--store", str(other), "docs/emissao_nfse.md", cwd=filled).returncode == 0
-    assert "1 sources" in run("sources", "--store", str(other), cwd=filled).stdout
+    assert "1 source in" in run("sources", "--store", str(other), cwd=filled).stdout
 
 
 def test_status_and_doctor_answer_when_nothing_works(project: Path) -> None:
@@ -150,3 +156,136 @@ def test_a_hostile_file_name_cannot_steer_the_terminal(project: Path) -> None:
     for text in (done.stdout, done.stderr):
         assert not {"\x1b", "\u202e"} & set(text)
     assert "\x1b" not in run("remove", "x\x1b[31m", cwd=project).stderr
+
+
+# -- where there is no base ------------------------------------------------------------------------------------
+
+
+def run_here(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Run ``oraculo`` in this process."""
+    code = main(arguments)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize("command", [["search", "nota"], ["sources"], ["runs"], ["remove", "a.txt"]])
+@pytest.mark.parametrize("store", [[], ["--store", "wrong/path"]])
+def test_what_only_reads_makes_no_base(
+    project: Path, capsys: pytest.CaptureFixture[str], command: list[str], store: list[str]
+) -> None:
+    code, out, err = run_here(capsys, *command, *store)
+    assert (code, out) == (2, "")
+    folder = project / "wrong/path" if store else project / ".oraculo" / "store"
+    assert f"oraculo: there is no base at {folder}. Check --store or ORACULO_STORE" in err
+    assert "failed" not in err
+    assert [each.name for each in project.iterdir()] == [".env"]
+
+
+@pytest.mark.parametrize("store", [[], ["--store", "wrong/path"]])
+def test_status_and_doctor_tell_that_there_is_no_base_yet_and_make_none(
+    project: Path, capsys: pytest.CaptureFixture[str], store: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORACULO_LANG", "en")
+    (project / ".env").write_text("ORACULO_CHUNK_SIZE=700\n", encoding="utf-8")
+    code, out, err = run_here(capsys, "status", *store)
+    assert code == 0
+    assert "there is no base yet; the first ingestion makes it" in out
+    assert ".env" in out
+    assert "700" in out  # the environment was loaded all the same
+    assert "there is no base at" in err
+    code, out, err = run_here(capsys, "doctor", "-q", *store)
+    assert "there is no base at" in " ".join(out.split())
+    assert "did not start" not in out
+    assert err == ""
+    assert [each.name for each in project.iterdir()] == [".env"]
+
+
+def test_a_store_that_is_a_file_is_a_failure_of_the_start_up(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "a.txt").write_text("um texto", encoding="utf-8")
+    code, out, _ = run_here(capsys, "status", "--store", "a.txt")
+    assert code == 2
+    assert "which is a file" in " ".join(out.split())
+
+
+def test_a_base_that_is_made_elsewhere_later_is_found(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_here(capsys, "sources", "-q")[0] == 2
+    (project / "a.txt").write_text("um texto", encoding="utf-8")
+    assert run_here(capsys, "ingest", "-q", "a.txt")[0] == 0
+    assert "1 source in" in run_here(capsys, "sources", "-q")[1]
+
+
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_ingesting_what_is_not_there_reports_it_and_leaves_no_base(
+    project: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    code, out, _ = run_here(capsys, "ingest", "-q", "nada.txt", "x*.txt", "--format", form)
+    assert code == 1
+    assert "no such file or folder" in out
+    if form == "json":
+        assert json.loads(out)["counts"] == {"failed": 2}
+    assert not (project / ".oraculo").exists()
+    (project / "a.txt").write_text("um texto", encoding="utf-8")
+    assert run_here(capsys, "ingest", "-q", "a.txt", "nada.txt")[0] == 1
+    assert (project / ".oraculo" / "store").exists()
+
+
+# -- what was meant --------------------------------------------------------------------------------------------
+
+
+def test_a_pattern_as_a_path_and_several_patterns_are_told(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "a.txt").write_text("um texto", encoding="utf-8")
+    assert "a pattern is for --glob" in run_here(capsys, "ingest", "-q", "x*.txt")[2]
+    with pytest.raises(SystemExit, match="2"):
+        main(["ingest", ".", "--glob", "*.md", "--glob", "*.pdf"])
+    assert "--glob was given '*.md' and '*.pdf', expected one pattern" in capsys.readouterr().err
+    code, _, err = run_here(capsys, "ingest", "-q", ".", "--glob", "*.md,*.pdf")
+    assert (code, "run it once for each" in err) == (1, True)
+    assert "run it once" not in run_here(capsys, "ingest", "-q", ".", "--glob", "*.md")[2]
+
+
+@pytest.mark.parametrize("option", ["-q", "--quiet", "--store", "--store=x"])
+def test_an_option_before_the_command_is_told_to_follow_it(
+    project: Path, capsys: pytest.CaptureFixture[str], option: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([option, "runs"])
+    assert f"expected after it: oraculo COMMAND {option}" in capsys.readouterr().err
+
+
+def test_an_empty_question_is_told(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run_here(capsys, "search", " ", "")
+    assert (code, "the question is empty" in err) == (2, True)
+
+
+def test_a_source_that_is_not_there_is_told_with_the_command_that_lists_them(
+    project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (project / "utf16.txt").write_text("um texto", encoding="utf-8")
+    run_here(capsys, "ingest", "-q", "utf16.txt")
+    code, _, err = run_here(capsys, "remove", "ata reunião.txt")
+    assert (code, "`oraculo sources` lists what there is" in err) == (2, True)
+    assert "did you mean" not in err
+    assert "did you mean" in run_here(capsys, "remove", "elsewhere/utf-16.txt")[2]
+    assert run_here(capsys, "remove", "utf16.txt")[1] == "1 chunk deleted\n"
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_result_that_cannot_be_written_is_one_line(filled: Path) -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "oraculo_kit", "sources", "-q"],
+            cwd=filled,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert done.returncode == 2
+    assert done.stderr.startswith("oraculo: the result could not be written: ")
+    assert done.stderr.count("\n") == 1

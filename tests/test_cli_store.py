@@ -40,7 +40,7 @@ def test_a_sound_base_is_verified_and_healthy(base: Path, capsys: pytest.Capture
     assert "25 chunks" in out
     code, out, _ = run(capsys, "compact")
     assert code == 0
-    assert "1 segments" in out
+    assert "segments: 0 -> 1," in out
     code, out, _ = run(capsys, "health")
     assert (code, out) == (0, f"{base}: all well\n")
 
@@ -142,6 +142,14 @@ def test_a_base_in_a_vector_store_is_looked_after_too(
     factories.made.clear()
     url = f"langchain:tests.engines.factories:counting?catalog={quote(str(project / 'catalog'))}"
     assert run(capsys, "compact", "--store", url)[0] == 2  # there is none
+    for command in (["search", "nota"], ["sources"], ["remove", "a"]):
+        code, _, err = run(capsys, *command, "--store", url)
+        assert (code, "oraculo: there is no store at" in err) == (2, True)
+    for command in (["status"], ["doctor"]):
+        code, out, err = run(capsys, *command, "--store", url)
+        assert (code, "oraculo: there is no store at" in err) == (0, True), out
+    assert "there is no base at langchain:" in " ".join(out.split())
+    assert not (project / "catalog").exists()
     try:
         assert run(capsys, "copy", str(base), url)[0] == 0
         for command in ("verify", "health", "repair", "compact"):

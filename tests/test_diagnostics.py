@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +14,9 @@ import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import Embeddings
 
+import oraculo_kit
 from oraculo_kit.diagnostics import Doctor, Status, doctor, status
+from oraculo_kit.diagnostics.probes_case import unknown_variables
 from oraculo_kit.errors import ServicesFailedError
 from oraculo_kit.services import reload_services, services_state, start_services, use
 from oraculo_kit.settings import Settings
@@ -467,3 +470,32 @@ def no_thread_is_left_behind() -> Iterator[None]:
     yield
     left = [thread.name for thread in threading.enumerate() if thread.name.startswith("oraculo-doctor")]
     assert left == []
+
+
+# -- names that nothing reads -----------------------------------------------------------------------------------
+
+
+def test_a_misspelt_variable_is_told_with_the_nearest_that_is_read(portuguese: Path) -> None:
+    (portuguese / ".env").write_text("ORACULO_CHUNKSIZE=500\n", encoding="utf-8")
+    os.environ.update({"ORACULO_STOREE": SECRET, "ORACULO_ENV_TOKEN": SECRET, "ORACULO_NO_AUTOLOAD": "1"})
+    start_services()
+    page, examined = status(), doctor()
+    found = finding(examined, "settings")
+    expected = (
+        "variáveis que nada lê: ORACULO_CHUNKSIZE (ORACULO_CHUNK_SIZE?), ORACULO_STOREE (ORACULO_STORE?)"
+    )
+    assert (found["outcome"], found["text"]) == ("warning", expected)
+    assert page.to_dict()["unknown_variables"] == {
+        "ORACULO_CHUNKSIZE": "ORACULO_CHUNK_SIZE",
+        "ORACULO_STOREE": "ORACULO_STORE",
+    }
+    assert expected in one_line(repr(page))
+    assert SECRET not in everything_shown(page) + everything_shown(examined)
+
+
+def test_every_variable_that_the_package_reads_is_known() -> None:
+    package = Path(oraculo_kit.__file__).parent
+    texts = [path.read_text(encoding="utf-8") for path in package.rglob("*.py")]
+    read = {name for text in texts for name in re.findall(r'(?:= |get\()"(ORACULO_[A-Z_]+)"', text)}
+    assert "ORACULO_ENV_SOURCE" in read
+    assert unknown_variables(read) == {}

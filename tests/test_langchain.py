@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import pickle
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from langchain_core.indexing import InMemoryRecordManager, aindex, index
 from langchain_core.vectorstores import VectorStore
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 
+from oraculo_kit.errors import QueryError
 from oraculo_kit.langchain import OraculoVectorStore
 from oraculo_kit.storage import open_storage
 
@@ -183,3 +185,75 @@ def test_from_texts_makes_the_store_at_a_location(tmp_path: Path) -> None:
     store.storage.close()
     with pytest.raises(ValueError, match="needs location="):
         OraculoVectorStore.from_texts(["a"], embedding)
+
+
+# -- keywords ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "text"])
+def test_a_score_threshold_is_the_least_cosine_in_every_mode(store: OraculoVectorStore, mode: str) -> None:
+    store.add_texts(["nota fiscal de serviço", "nota musical", "um gato"])
+    assert store.similarity_search("nota fiscal", mode=mode, score_threshold=0.99) == []
+    every = store.similarity_search("nota fiscal", mode=mode)
+    (first,) = store.similarity_search("nota fiscal", mode=mode, score_threshold=0.6)
+    assert first.page_content == every[0].page_content == "nota fiscal de serviço"
+    retriever = store.as_retriever(search_kwargs={"score_threshold": 0.99, "mode": mode})
+    assert retriever.invoke("nota fiscal") == []
+    assert store.max_marginal_relevance_search("nota fiscal", mode=mode, score_threshold=0.99) == []
+    with pytest.raises(TypeError, match="give one of them"):
+        store.similarity_search("nota", score_threshold=0.5, min_score=0.5)
+
+
+def test_keywords_of_the_store_are_passed_on_and_unknown_ones_refused(store: OraculoVectorStore) -> None:
+    store.add_texts(["nota fiscal", "nota fiscal"], [{"source": "a"}, {"source": "b"}])
+    assert len(store.similarity_search("nota", unique=True)) == 1
+    vector = store.embeddings.embed_query("nota")
+    assert len(store.similarity_search_by_vector(vector, unique=True)) == 1
+    searches: list[tuple[Any, Any]] = [
+        (store.similarity_search, "nota"),
+        (store.similarity_search_with_score, "nota"),
+        (store.similarity_search_with_relevance_scores, "nota"),
+        (store.similarity_search_by_vector, vector),
+        (store.max_marginal_relevance_search, "nota"),
+        (store.max_marginal_relevance_search_by_vector, vector),
+    ]
+    for search, query in searches:
+        with pytest.raises(TypeError, match=r"unknown keywords filtro, expected some of mode, filter, "):
+            search(query, filtro={"source": "a"})
+    with pytest.raises(QueryError, match="can only be searched for by vector"):
+        store.similarity_search_by_vector(vector, mode="text")
+
+
+def test_results_that_differ_are_found_by_the_mode_of_the_store(tmp_path: Path) -> None:
+    class Away(DeterministicFakeEmbedding):
+        """Vectors that know nothing of words."""
+
+    texts = [f"assunto {number}" for number in range(40)] + ["nota fiscal eletrônica"]
+    with open_storage(tmp_path / "store", Away(size=64)) as storage:
+        store = OraculoVectorStore(storage)
+        store.add_texts(texts)
+        retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 3})
+        assert retriever.invoke("nota fiscal")[0].page_content == "nota fiscal eletrônica"
+        by_text = store.max_marginal_relevance_search("assunto nota", k=2, mode="text", lambda_mult=1.0)
+        assert [each.id for each in by_text] == [
+            each.id for each in store.similarity_search("assunto nota", 2, mode="text")
+        ]
+        by_vector = store.max_marginal_relevance_search("nota fiscal", k=2, mode="vector", lambda_mult=1.0)
+        query = store.embeddings.embed_query("nota fiscal")
+        assert by_vector == store.max_marginal_relevance_search_by_vector(query, k=2, lambda_mult=1.0)
+
+
+def test_one_text_and_another_number_of_metadatas_are_refused(store: OraculoVectorStore) -> None:
+    with pytest.raises(QueryError, match="got a str as texts, expected a list"):
+        store.add_texts("texto")
+    with pytest.raises(ValueError, match="got 2 metadatas for 1 texts, expected one for each"):
+        store.add_texts(["a"], metadatas=[{}, {}])
+    assert len(store.storage) == 0
+
+
+def test_a_store_is_not_pickled_and_says_how_to_open_it_there(store: OraculoVectorStore) -> None:
+    for each in (store, store.storage):
+        with pytest.raises(
+            TypeError, match=r"got a FaissVetorStorage to pickle .*open_storage\(store.location\)"
+        ):
+            pickle.dumps(each)

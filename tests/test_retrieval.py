@@ -174,6 +174,8 @@ def test_sources_lists_the_base_and_remove_deletes_one(base: Path) -> None:
     assert len(oraculo.sources()) == 2
     with pytest.raises(SourceNotFoundError, match="did you mean"):
         oraculo.remove("nota.mx")
+    with pytest.raises(SourceNotFoundError, match=r"oraculo_kit.sources\(\) lists what there is"):
+        oraculo.remove("ata da reunião.md")
     with pytest.raises(QueryError, match="got NoneType as source"):
         oraculo.remove(None)  # type: ignore[arg-type]
 

@@ -643,3 +643,18 @@ def test_the_settings_of_a_worker_carry_names_of_environment_values_only(project
     assert settings.environ_names == ("GROQ_API_KEY",)
     assert isinstance(pickle.loads(pickle.dumps(settings)), Settings)
     assert b"planted-7f3a" not in pickle.dumps(settings)
+
+
+def test_a_start_that_is_to_make_no_store_loads_the_environment_and_stays_stopped(project: Path) -> None:
+    (project / ".env").write_text("ORACULO_CHUNK_SIZE=700\n", encoding="utf-8")
+    for _ in range(2):
+        with pytest.raises(StoreNotFoundError, match="there is no base at"):
+            start_services(make_store=False)
+    look = services_state()
+    assert (look.state, look.failure) == (State.STOPPED, None)
+    assert os.environ["ORACULO_CHUNK_SIZE"] == "700"
+    assert not (project / ".oraculo").exists()
+    made = start_services()
+    assert start_services(make_store=False) is made
+    stop_services()
+    assert start_services(make_store=False).settings.chunk_size == 700

@@ -189,6 +189,8 @@ def _retrieve(
     started = time.perf_counter()
     if not isinstance(question, str):
         raise QueryError(f"the question is of type {type(question).__name__}, expected a text")
+    if not question.strip():
+        raise QueryError("the question is empty, expected a text")
     if isinstance(max_chars, bool) or not isinstance(max_chars, int) or max_chars < 1:
         raise QueryError(f"max_chars is {max_chars!r}, expected a whole number from 1")
     if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not timeout > 0:

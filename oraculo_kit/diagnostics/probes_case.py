@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from oraculo_kit.environment import EnvironmentPlan, environ_origin, redact
+from oraculo_kit.environment.names import ALLOW_VARIABLE, RECORD_VARIABLE
+from oraculo_kit.environment.options import CACHE_VARIABLE, SOURCE_VARIABLE, TIMEOUT_VARIABLE
+from oraculo_kit.environment.record import HEADERS_VARIABLE, TOKEN_VARIABLE
 from oraculo_kit.errors import SettingsError
 from oraculo_kit.services import ServicesState
 from oraculo_kit.settings import Settings, find_project_root, is_url, setting_variables
+
+_PREFIX = "ORACULO_"
 
 Outcome = Literal["ok", "warning", "problem"]
 
@@ -137,6 +143,54 @@ def usable_settings(
         for variable in ("ORACULO_CHUNK_SIZE", "ORACULO_CHUNK_OVERLAP"):
             usable.pop(variable, None)
         return resolve(usable), faults
+
+
+_OTHER_VARIABLES = (
+    ALLOW_VARIABLE,
+    RECORD_VARIABLE,
+    SOURCE_VARIABLE,
+    TIMEOUT_VARIABLE,
+    CACHE_VARIABLE,
+    TOKEN_VARIABLE,
+    HEADERS_VARIABLE,
+    "ORACULO_NO_AUTOLOAD",
+)
+"""Names that are no settings: where the environment comes from, and whether a kernel starts the services."""
+
+
+def unknown_variables(environ: Iterable[str]) -> dict[str, str]:
+    """Return the names that look like ours and that nothing reads, each with the nearest one that is, or "".
+
+    Parameters
+    ----------
+    environ : iterable of str
+        Names of environment variables.
+
+    Examples
+    --------
+    >>> unknown_variables(["ORACULO_CHUNKSIZE", "ORACULO_LANG", "ORACULO_XYZ", "ORACULO_ENV_TOKEN", "PATH"])
+    {'ORACULO_CHUNKSIZE': 'ORACULO_CHUNK_SIZE', 'ORACULO_XYZ': ''}
+    """
+    known = {variable for variable, _accepts, _meaning in setting_variables().values()} | {*_OTHER_VARIABLES}
+    endings = {name.removeprefix(_PREFIX): name for name in known}
+    unknown = sorted(name for name in environ if name.upper().startswith(_PREFIX) and name not in known)
+    found = {}
+    for name in unknown:
+        # Without what all of them begin with, which would make any two of them alike.
+        near = difflib.get_close_matches(name.upper().removeprefix(_PREFIX), endings, 1)
+        found[name] = endings[near[0]] if near else ""
+    return found
+
+
+def named_unknown(unknown: Mapping[str, str]) -> str:
+    """Return what `unknown_variables` found as one text.
+
+    Examples
+    --------
+    >>> named_unknown({"ORACULO_STOREE": "ORACULO_STORE", "ORACULO_XYZ": ""})
+    'ORACULO_STOREE (ORACULO_STORE?), ORACULO_XYZ'
+    """
+    return ", ".join(f"{name} ({near}?)" if near else name for name, near in unknown.items())
 
 
 def error_text(error: BaseException) -> str:

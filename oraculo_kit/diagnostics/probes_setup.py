@@ -7,7 +7,7 @@ import shlex
 import stat
 import sys
 
-from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text
+from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text, named_unknown, unknown_variables
 from oraculo_kit.environment import fetch_environ, redact
 from oraculo_kit.services import CONTEXTS, State
 
@@ -31,7 +31,7 @@ def environment(case: Case) -> Answer:
 
 
 def settings(case: Case) -> Answer:
-    """Ask whether every setting is well-formed, and whether they go together."""
+    """Ask whether every setting is well-formed, whether they go together, and whether a name is misspelt."""
     _ = case.translate
     resolved, faults = case.resolved()
     if case.look.services is None:
@@ -41,6 +41,10 @@ def settings(case: Case) -> Answer:
             "Correct these variables where they are set (environment, .env or remote source) and start again."
         )
         return Answer("problem", " ".join(faults), fix)
+    unknown = unknown_variables(case.environ)
+    if unknown:
+        text = _("variables that nothing reads: {names}").format(names=named_unknown(unknown))
+        return Answer("warning", text, _("Correct these names where they are set, or take them away."))
     chosen = [name for name, origin in case.settings.origins if origin != "default"]
     return Answer("ok", _("all valid; differing from the default: {count}").format(count=len(chosen)))
 

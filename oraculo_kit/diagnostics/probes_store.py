@@ -9,7 +9,7 @@ from pathlib import Path
 
 from oraculo_kit.diagnostics.probes_case import Answer, Case, error_text, masked_location
 from oraculo_kit.display import size_text
-from oraculo_kit.errors import EmbedderMismatchError
+from oraculo_kit.errors import EmbedderMismatchError, StoreNotFoundError
 
 _LEAST_FREE_BYTES = 1024**3
 _LEAST_FREE_SHARE = 0.10
@@ -115,6 +115,7 @@ def store(case: Case) -> Answer:
     _ = case.translate
     ready = case.look.services
     path = Path(case.settings.store)
+    none_yet = _("there is no base at {folder} yet; the first ingestion makes it")
     if ready is None and case.folder is not None and not _is_store(path):
         if next(path.glob("segments/*"), None) is not None:
             text = _("{folder} holds vectors, but its catalog.sqlite3 is missing").format(folder=path)
@@ -123,7 +124,7 @@ def store(case: Case) -> Answer:
                 text,
                 _("Restore the folder from a backup, or ingest into a new one (ORACULO_STORE)."),
             )
-        return Answer("ok", _("{folder} does not exist yet; the first start makes it").format(folder=path))
+        return Answer("ok", none_yet.format(folder=path))
     opened = None
     try:
         if ready is None:
@@ -141,6 +142,10 @@ def store(case: Case) -> Answer:
             "Set ORACULO_EMBEDDER to the embedder that built it, or choose another base with ORACULO_STORE."
         )
         return Answer("problem", error_text(exc), fix)
+    except StoreNotFoundError:
+        if ready is not None or case.folder is not None or case.look.failure is not None:
+            raise
+        return Answer("ok", none_yet.format(folder=masked_location(case.settings.store)))
     finally:
         if opened is not None:
             opened.close()

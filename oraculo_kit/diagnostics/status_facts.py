@@ -11,14 +11,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from oraculo_kit.diagnostics.probes_case import error_text, masked_location, usable_settings
+from oraculo_kit.diagnostics.probes_case import (
+    error_text,
+    masked_location,
+    unknown_variables,
+    usable_settings,
+)
 from oraculo_kit.environment import environ_origin, redact
 from oraculo_kit.environment.names import RECORD_VARIABLE, is_provider_name, looks_secret
 from oraculo_kit.environment.record import recorded_origins
-from oraculo_kit.services import ServicesState
-from oraculo_kit.settings import Settings, find_project_root, setting_variables
+from oraculo_kit.services import ServicesState, State
+from oraculo_kit.settings import Settings, find_project_root, is_url, setting_variables
 from oraculo_kit.workers import WorkerRecord, read_workers
 
 PROVIDER_KEYS = (
@@ -70,12 +76,14 @@ def gather_facts(look: ServicesState) -> dict[str, Any]:
         "pid": os.getpid(),
         "project_root": root,
         "store": masked_location(known.store) if known is not None else "",
+        "store_exists": read("store", lambda: _store_exists(look, known), None),
         "store_summary": read("store", lambda: _store_summary(look), None),
         "failure": _failure(look),
         "services": _service_states(look),
         "lines": [redact(line) for line in (ready.lines if ready is not None else look.lines)],
         "settings": read("settings", lambda: _settings(known), []),
         "settings_faults": wrong,
+        "unknown_variables": unknown_variables(os.environ),
         "fingerprint": fingerprint,
         "environment": read("environment", lambda: _environment(look), _NO_ENVIRONMENT),
         "workers": read("workers", lambda: _workers(root, fingerprint), []),
@@ -86,6 +94,15 @@ def gather_facts(look: ServicesState) -> dict[str, Any]:
 
 
 _NO_ENVIRONMENT: dict[str, Any] = {"loaded": False, "names": [], "refused": {}, "sources": [], "warnings": []}
+
+
+def _store_exists(look: ServicesState, known: Settings | None) -> bool | None:
+    """Tell whether there is a base; None where only opening it would tell."""
+    from oraculo_kit.storage.folders import holds_store
+
+    if look.services is not None:
+        return True
+    return None if known is None or is_url(known.store) else holds_store(Path(known.store))
 
 
 def _store_summary(look: ServicesState) -> dict[str, Any] | None:
@@ -127,6 +144,8 @@ def _service_states(look: ServicesState) -> list[dict[str, Any]]:
         }
     else:
         states = dict.fromkeys(("environment", "storage"), str(look.state))
+        if look.state is State.STOPPED and look.lines:
+            states["environment"] = "ready"  # a start that found no base, and was to make none
     seconds = ready.seconds if ready is not None else {}
     return [
         {"name": name, "state": states[key], "seconds": seconds.get(key)}

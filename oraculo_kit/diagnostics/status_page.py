@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from oraculo_kit.diagnostics.probes_case import named_unknown
 from oraculo_kit.diagnostics.sections import Page, Section
 from oraculo_kit.display import size_text
 from oraculo_kit.messages import N_, translator
@@ -97,6 +98,8 @@ class Status(Page):
     def _place(self, _: Callable[[str], str]) -> Section:
         facts, store = self._facts, self._facts["store_summary"]
         rows = [(_("project"), facts["project_root"]), (_("store"), facts["store"])]
+        if facts["store_exists"] is False:
+            rows.append(("", _("there is no base yet; the first ingestion makes it")))
         if store is not None:
             text = _("chunks: {chunks}, sources: {sources}, {size}, embedder: {embedder}, commit: {commit}")
             values = {**store, "size": size_text(store["bytes"]), "embedder": store["embedder"] or "-"}
@@ -144,6 +147,8 @@ class Status(Page):
         notes = [fault for fault in self._facts["settings_faults"] if fault != cause]
         if self.state != "ready" and not self._facts["environment"]["loaded"]:
             notes.append(_(".env and remote sources were not loaded and do not count here."))
+        if unknown := self._facts["unknown_variables"]:
+            notes.append(_("variables that nothing reads: {names}").format(names=named_unknown(unknown)))
         return (
             Section(_("Settings"), rows, (_("variable"), _("origin"), _("value")), notes)
             if rows

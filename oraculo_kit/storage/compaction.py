@@ -81,7 +81,7 @@ class CompactReport:
     def __repr__(self) -> str:
         erased = f"; deleted data was erased from {self.reach}" if self.purged else ""
         return (
-            f"{self.segments_before} -> {self.segments} segments, {self.dropped} deleted vectors dropped, "
+            f"segments: {self.segments_before} -> {self.segments}, deleted vectors dropped: {self.dropped}, "
             f"{self.bytes_before / 1e6:.1f} -> {self.bytes / 1e6:.1f} MB in {self.seconds:.1f} s{erased}"
         )
 

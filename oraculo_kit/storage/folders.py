@@ -6,6 +6,7 @@ A folder on a network file system is refused before anything is made in it (see
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -13,6 +14,18 @@ from oraculo_kit.errors import StorageError, StoreLocationError, StoreNotFoundEr
 from oraculo_kit.storage.filesystems import FileSystem, file_system
 from oraculo_kit.storage.segments import sync_folder
 from oraculo_kit.storage.sharing import share
+
+_MARKS = ("catalog.sqlite3", "writer.lock", "segments")
+
+
+def holds_store(folder: Path) -> bool:
+    """Tell whether a store is in a folder; one of its files or folders is left of a damaged one.
+
+    A folder that may not be looked into is taken for one: opening it says what is wrong.
+    """
+    if os.path.isdir(folder) and not os.access(folder, os.X_OK):
+        return True
+    return any(os.path.exists(folder / name) for name in _MARKS)
 
 
 def refuse_network(folder: Path) -> None:

@@ -136,6 +136,8 @@ class Searcher:
             return False, list(query), None, model
         try:
             matrix = np.asarray(query, dtype=np.float32)
+            if not matrix.ndim:
+                raise TypeError("a number alone is neither")
             single = matrix.ndim == 1
             matrix = check_vectors(matrix[None, :] if single else matrix, 1 if single else len(matrix))
         except (TypeError, ValueError, IndexError) as exc:

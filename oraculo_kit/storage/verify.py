@@ -77,10 +77,12 @@ class VerifyReport:
         return not self.problems
 
     def __repr__(self) -> str:
+        from oraculo_kit.display import counted
+
         found = "no problem" if self.ok else f"{len(self.problems)} problems"
         head = (
-            f"{found} in {self.location}: checked {self.chunks} chunks of {self.sources} sources, "
-            f"{self.segments} segments and {self.pending} pending vectors in {self.seconds:.1f} s"
+            f"{found} in {self.location}: checked {counted(self.chunks, 'chunk')} of {counted(self.sources, 'source')}, "
+            f"{counted(self.segments, 'segment')} and {counted(self.pending, 'pending vector')} in {self.seconds:.1f} s"
         )
         return "\n- ".join([head, *self.problems])
 

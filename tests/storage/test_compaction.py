@@ -63,7 +63,9 @@ def test_compaction_keeps_everything_and_leaves_one_segment_without_dead_rows(
     assert len(files(worn)) == 1
     assert (report.segments_before, report.segments) == (stats.segments, 1)
     assert report.dropped > 50
-    assert str(report).startswith(f"{stats.segments} -> 1 segments, {report.dropped} deleted vectors dropped")
+    assert str(report).startswith(
+        f"segments: {stats.segments} -> 1, deleted vectors dropped: {report.dropped}"
+    )
 
 
 def test_a_second_compaction_finds_nothing_to_do(worn: FaissVetorStorage) -> None:

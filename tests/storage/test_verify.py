@@ -44,7 +44,7 @@ def test_a_sound_store_is_counted(filled: Path) -> None:
     assert report.ok
     assert (report.chunks, report.sources, report.segments, report.pending) == (28, 2, 1, 3)
     assert repr(report).startswith(
-        f"no problem in {filled}: checked 28 chunks of 2 sources, 1 segments and 3 pending"
+        f"no problem in {filled}: checked 28 chunks of 2 sources, 1 segment and 3 pending"
     )
 
 
