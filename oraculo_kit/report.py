@@ -8,7 +8,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
-from oraculo_kit.display import CLASSES, escape, html_table, short_source, size_text, text_table, visible
+from oraculo_kit.display import (
+    CLASSES,
+    counted,
+    escape,
+    html_table,
+    short_source,
+    size_text,
+    text_table,
+    visible,
+)
 from oraculo_kit.errors import SettingsError, SourceError, WorkerKilledError
 from oraculo_kit.storage.records import clean_text
 from oraculo_kit.storage.results import root_of
@@ -233,7 +242,7 @@ class IngestReport(Sequence[SourceOutcome]):
         if self.state != "finished":
             left = f", {self.unsettled} not reached" if self.unsettled else ""
             store += f". The run was {self.state}{left}: ingest(..., resume=True) goes on"
-        return f"{counts}; {self.chunks} chunks, {size}{speed}{store}"
+        return f"{counts}; {counted(self.chunks, 'chunk')}, {size}{speed}{store}"
 
     def _rows(self) -> list[list[object]]:
         root = root_of(self.store)

@@ -9,7 +9,16 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, overload
 
-from oraculo_kit.display import CLASSES, escape, html_table, one_line, short_source, text_table, visible
+from oraculo_kit.display import (
+    CLASSES,
+    counted,
+    escape,
+    html_table,
+    one_line,
+    short_source,
+    text_table,
+    visible,
+)
 from oraculo_kit.errors import QueryError, StoreClosedError
 
 if TYPE_CHECKING:
@@ -233,9 +242,9 @@ class SearchResults(Sequence[Hit]):
 
     def _summary(self) -> str:
         count = len(self.hits)
-        found = f"{count} hit{'s' if count != 1 else ''}" if count else f"nothing found in {self.store}"
+        found = counted(count, "hit") if count else f"nothing found in {self.store}"
         query = f" for {one_line(self.query, _QUERY)!r}" if self.query else ""
-        return f"{found}{query}, {self.chunks} chunks, {self.seconds * 1000:.0f} ms ({self.mode})"
+        return f"{found}{query}, {counted(self.chunks, 'chunk')}, {self.seconds * 1000:.0f} ms ({self.mode})"
 
     def __repr__(self) -> str:
         if not self.hits:
