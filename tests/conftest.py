@@ -44,9 +44,18 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     stop_services()
     yield tmp_path
     stop_services()
+    close_widgets()
     # The start-up changes os.environ itself, so monkeypatch alone would not restore it.
     os.environ.clear()
     os.environ.update(before)
+
+
+def close_widgets() -> None:
+    """Close what widgets a test left: ipywidgets keeps every one, and an explorer its store with the model."""
+    if "ipywidgets" in sys.modules:
+        from ipywidgets import Widget
+
+        Widget.close_all()
 
 
 def clean_environment() -> None:
