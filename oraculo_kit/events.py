@@ -85,9 +85,8 @@ Listener = Callable[[IngestEvent], object]
 _SPEED_SECONDS = 30.0  # over which the speed is taken
 # Before so much work was seen its speed says little: models load, and one large file among small ones is worth a thousand.
 _LEAST_SECONDS, _LEAST_SHARE = 3.0, 0.02
-_LONG_ENOUGH = (
-    120.0  # seconds after which a large base, of which two percent take an hour, is estimated all the same
-)
+# Seconds after which a large base, of which two percent take an hour, is estimated all the same.
+_LONG_ENOUGH = 120.0
 
 
 class IngestProgress:

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -110,17 +111,22 @@ def test_the_demo_answers_its_questions_from_a_folder(project: Path) -> None:
     assert not (project / ".oraculo" / "store").exists()
 
 
-def test_a_pipe_that_is_closed_early_is_no_error(filled: Path) -> None:
-    reader, writer = os.pipe()
-    os.close(reader)
-    done = subprocess.run(
+def list_sources_into(output: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command in a process of its own that writes to a file or descriptor."""
+    return subprocess.run(
         [sys.executable, "-m", "oraculo_kit", "sources", "-q"],
-        cwd=filled,
-        stdout=writer,
+        cwd=folder,
+        stdout=output,
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
     )
+
+
+def test_a_pipe_that_is_closed_early_is_no_error(filled: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = list_sources_into(writer, filled)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -278,14 +284,7 @@ def test_a_source_that_is_not_there_is_told_with_the_command_that_lists_them(
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
 def test_a_result_that_cannot_be_written_is_one_line(filled: Path) -> None:
     with open("/dev/full", "w") as full:
-        done = subprocess.run(
-            [sys.executable, "-m", "oraculo_kit", "sources", "-q"],
-            cwd=filled,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=60,
-        )
+        done = list_sources_into(full, filled)
     assert done.returncode == 2
     assert done.stderr.startswith("oraculo: the result could not be written: ")
     assert done.stderr.count("\n") == 1

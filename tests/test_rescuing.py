@@ -24,6 +24,20 @@ from tests.test_ingestion_runs import write_files
 
 ROOT = Path(__file__).parent.parent
 
+
+def run_script(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a process of its own."""
+    script = folder / "script.py"
+    script.write_text(code, encoding="utf-8")
+    return subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
 _WORKERS = """
 import signal
 from joblib import Parallel, delayed
@@ -44,15 +58,7 @@ if __name__ == "__main__":
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_the_first_workers_of_a_process_hear_no_interrupt_and_the_process_does(tmp_path: Path) -> None:
     """In a process of its own: with the first worker multiprocessing starts another process, and changes what is held."""
-    script = tmp_path / "script.py"
-    script.write_text(textwrap.dedent(_WORKERS), encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run_script(tmp_path, textwrap.dedent(_WORKERS))
     assert ran.stdout == "{True} False\n", ran.stderr
 
 
@@ -96,15 +102,7 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_an_interrupt_that_comes_while_workers_start_prints_nothing(tmp_path: Path) -> None:
-    script = tmp_path / "script.py"
-    script.write_text(_STRUCK_AT_ONCE, encoding="utf-8")
-    ran = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    ran = run_script(tmp_path, _STRUCK_AT_ONCE)
     assert (ran.stdout, ran.stderr) == ("interrupted\n", "")
 
 

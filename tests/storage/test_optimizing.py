@@ -54,23 +54,29 @@ def indexed(original: Path) -> Path:
 
 
 @pytest.fixture
-def store(
-    original: Path, folder: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> FaissVetorStorage:
-    """Return a store large enough for an index."""
-    monkeypatch.setattr(optimizing, "INDEX_ROWS", 3_000)
-    shutil.copytree(original, folder)
-    return open_store()
+def reopened(
+    folder: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Path], FaissVetorStorage]:
+    """Return a function that opens a copy of a base."""
+
+    def open_copy(base: Path) -> FaissVetorStorage:
+        monkeypatch.setattr(optimizing, "INDEX_ROWS", 3_000)
+        shutil.copytree(base, folder)
+        return open_store()
+
+    return open_copy
 
 
 @pytest.fixture
-def optimised(
-    indexed: Path, folder: Path, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
-) -> FaissVetorStorage:
+def store(original: Path, reopened: Callable[[Path], FaissVetorStorage]) -> FaissVetorStorage:
+    """Return a store large enough for an index."""
+    return reopened(original)
+
+
+@pytest.fixture
+def optimised(indexed: Path, reopened: Callable[[Path], FaissVetorStorage]) -> FaissVetorStorage:
     """Return a store with an index."""
-    monkeypatch.setattr(optimizing, "INDEX_ROWS", 3_000)
-    shutil.copytree(indexed, folder)
-    return open_store()
+    return reopened(indexed)
 
 
 def files(store: FaissVetorStorage) -> set[str]:
